@@ -1,1 +1,6 @@
-#![forbid(unsafe_code)]
+//! Dockerfile to OCI image, without a daemon.
+//!
+//! [`dockerfile`] parses, [`context`] reads files, [`rootfs`] and [`sandbox`] run steps, [`layer`] writes and reads layers, [`cache`]
+//! remembers them, [`image`] assembles, and [`solve`] alone knows them all.
+
+pub mod dockerfile;

@@ -1,0 +1,480 @@
+//! Logical lines to typed instructions. What cannot be honoured is refused here, with its place.
+
+use super::instruction_flags::{Cursor, Flag, duration_ns, json_array};
+use super::lexer::{Line, RawHeredoc};
+use super::{DockerfileError, SourceText, Span};
+use std::sync::Arc;
+
+type Result<T> = std::result::Result<T, Box<DockerfileError>>;
+
+/// Holds a heredoc of COPY, ADD or RUN.
+pub type Heredoc = RawHeredoc;
+
+/// Holds one instruction: what it says and where it stands.
+#[derive(Debug, Clone)]
+pub struct Instruction {
+    /// What it says.
+    pub kind: Kind,
+    /// The joined text as written, for progress and history.
+    pub text: String,
+    /// Its first physical line.
+    pub span: Span,
+}
+
+/// Holds a command in shell form or exec form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// One string for the stage's shell.
+    Shell(String),
+    /// The words themselves.
+    Exec(Vec<String>),
+}
+
+/// Names what COPY and ADD take from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopySource {
+    /// A path or pattern below the context, the stage or the image.
+    Path(String),
+    /// A heredoc: its name becomes the file name.
+    Inline(Heredoc),
+}
+
+/// Holds the flags and words that COPY and ADD share. Variables are not yet expanded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Transfer {
+    /// What is copied.
+    pub sources: Vec<CopySource>,
+    /// Where to.
+    pub destination: String,
+    /// `--from`.
+    pub from: Option<String>,
+    /// `--chown`.
+    pub chown: Option<String>,
+    /// `--chmod`.
+    pub chmod: Option<String>,
+    /// `--link`.
+    pub link: bool,
+}
+
+/// Holds the values of HEALTHCHECK; durations in nanoseconds as in the image config.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Healthcheck {
+    /// `None` for `HEALTHCHECK NONE`.
+    pub command: Option<Command>,
+    /// `--interval`.
+    pub interval: i64,
+    /// `--timeout`.
+    pub timeout: i64,
+    /// `--start-period`.
+    pub start_period: i64,
+    /// `--start-interval`.
+    pub start_interval: i64,
+    /// `--retries`.
+    pub retries: u32,
+}
+
+/// Tells the instructions apart. Words are as written, before expansion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are the instructions and words of the Dockerfile reference")]
+pub enum Kind {
+    From { image: String, platform: Option<String>, name: Option<String>, image_span: Span },
+    Arg(Vec<(String, Option<String>)>),
+    Env(Vec<(String, String)>),
+    Label(Vec<(String, String)>),
+    Run { command: Command, heredocs: Vec<Heredoc> },
+    Copy(Transfer),
+    Add(Transfer),
+    Workdir(String),
+    User(String),
+    Expose(Vec<String>),
+    Volume(Vec<String>),
+    Cmd(Command),
+    Entrypoint(Command),
+    Healthcheck(Healthcheck),
+    Stopsignal(String),
+    Shell(Vec<String>),
+    Maintainer(String),
+}
+
+/// Gives `line` its type.
+pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Result<Instruction> {
+    let mut cursor = Cursor::new(source, line, escape);
+    let Some((keyword, span)) = cursor.word() else {
+        return Err(cursor.error(line.whole(), "empty instruction"));
+    };
+    let keyword = keyword.to_ascii_uppercase();
+    let kind = match keyword.as_str() {
+        "FROM" => from(&mut cursor)?,
+        "ARG" => arg(&cursor)?,
+        "ENV" => Kind::Env(pairs(&cursor, "ENV")?),
+        "LABEL" => Kind::Label(pairs(&cursor, "LABEL")?),
+        "RUN" => run(&mut cursor)?,
+        "COPY" => Kind::Copy(transfer(&mut cursor, "COPY")?),
+        "ADD" => Kind::Add(add(&mut cursor)?),
+        "WORKDIR" => Kind::Workdir(text(&cursor, "WORKDIR")?),
+        "USER" => Kind::User(text(&cursor, "USER")?),
+        "EXPOSE" => Kind::Expose(list(&cursor, "EXPOSE", false)?),
+        "VOLUME" => Kind::Volume(list(&cursor, "VOLUME", true)?),
+        "CMD" => Kind::Cmd(command(&cursor, "CMD", true)?),
+        "ENTRYPOINT" => Kind::Entrypoint(command(&cursor, "ENTRYPOINT", true)?),
+        "HEALTHCHECK" => Kind::Healthcheck(healthcheck(&mut cursor)?),
+        "STOPSIGNAL" => Kind::Stopsignal(text(&cursor, "STOPSIGNAL")?),
+        "SHELL" => Kind::Shell(shell(&cursor)?),
+        "MAINTAINER" => Kind::Maintainer(text(&cursor, "MAINTAINER")?),
+        "ONBUILD" => return Err(cursor.error(span, "cannot honour `ONBUILD` yet")),
+        _ => return Err(unknown(&cursor, &keyword, span)),
+    };
+    Ok(Instruction { kind, text: line.text.clone(), span: line.whole() })
+}
+
+const KEYWORDS: [&str; 18] = [
+    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
+    "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+];
+
+fn unknown(cursor: &Cursor<'_>, keyword: &str, span: Span) -> Box<DockerfileError> {
+    let error = DockerfileError::new(cursor.source, span, format!("unknown instruction `{keyword}`"));
+    let near = KEYWORDS.iter().find(|k| distance(k, keyword) <= 2);
+    Box::new(match near {
+        Some(near) => error.with_hint(format!("did you mean {near}?")),
+        None => error,
+    })
+}
+
+/// Counts the edits between two short words (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(32).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut left = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (left + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            left = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+fn needs_argument(cursor: &Cursor<'_>, keyword: &str) -> Box<DockerfileError> {
+    cursor.error(cursor.line.whole(), format!("{keyword} requires at least one argument"))
+}
+
+fn text(cursor: &Cursor<'_>, keyword: &str) -> Result<String> {
+    let text = cursor.rest().trim();
+    if text.is_empty() { Err(needs_argument(cursor, keyword)) } else { Ok(text.to_owned()) }
+}
+
+fn from(cursor: &mut Cursor<'_>) -> Result<Kind> {
+    let mut platform = None;
+    for flag in cursor.flags()? {
+        match flag.name.as_str() {
+            "platform" => platform = Some(cursor.flag_value(&flag)?),
+            _ => return Err(cursor.unknown_flag("FROM", &flag)),
+        }
+    }
+    let words = cursor.words();
+    let name = match words.as_slice() {
+        [_] => None,
+        [_, (word, span), (name, name_span)] => {
+            if !word.eq_ignore_ascii_case("as") {
+                return Err(cursor.error(*span, format!("expected `AS` between image and stage name, found `{word}`")));
+            }
+            Some(stage_name(cursor, name, *name_span)?)
+        }
+        _ => {
+            let whole = cursor.line.whole();
+            return Err(cursor.error(whole, "FROM requires either one or three arguments: FROM image [AS name]"));
+        }
+    };
+    let (image, image_span) = words[0].clone();
+    Ok(Kind::From { image, platform, name, image_span })
+}
+
+fn stage_name(cursor: &Cursor<'_>, name: &str, span: Span) -> Result<String> {
+    let name = name.to_ascii_lowercase();
+    let mut chars = name.chars();
+    let good = chars.next().is_some_and(|c| c.is_ascii_lowercase())
+        && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
+    if !good {
+        let message = format!("invalid stage name `{name}`: it must begin with a letter and hold letters, digits, `-_.`");
+        return Err(cursor.error(span, message));
+    }
+    if matches!(name.as_str(), "scratch" | "context") {
+        return Err(cursor.error(span, format!("stage name `{name}` is reserved")));
+    }
+    Ok(name)
+}
+
+fn arg(cursor: &Cursor<'_>) -> Result<Kind> {
+    let mut args = Vec::new();
+    for (word, span) in cursor.words() {
+        let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v.to_owned())));
+        if !is_variable_name(name) {
+            return Err(cursor.error(span, format!("invalid ARG name `{name}`")));
+        }
+        args.push((name.to_owned(), value));
+    }
+    if args.is_empty() { Err(needs_argument(cursor, "ARG")) } else { Ok(Kind::Arg(args)) }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.contains(['$', '"', '\'', '{', '}'])
+}
+
+/// Reads `k=v k2="v 2"` or the legacy form `k the rest`.
+fn pairs(cursor: &Cursor<'_>, keyword: &str) -> Result<Vec<(String, String)>> {
+    let words = cursor.words();
+    let Some((first, span)) = words.first() else { return Err(needs_argument(cursor, keyword)) };
+    if !first.contains('=') {
+        let value = cursor.rest().trim_start().get(first.len()..).unwrap_or("").trim();
+        if value.is_empty() {
+            return Err(cursor.error(*span, format!("{keyword} `{first}` has no value: write {keyword} {first}=value")));
+        }
+        return Ok(vec![(first.clone(), value.to_owned())]);
+    }
+    let mut pairs = Vec::with_capacity(words.len());
+    for (word, span) in &words {
+        match word.split_once('=') {
+            Some(("", _)) => return Err(cursor.error(*span, format!("{keyword} names can not be blank"))),
+            Some((name, value)) => pairs.push((name.to_owned(), value.to_owned())),
+            None => {
+                let message = format!("syntax error: can't find `=` in `{word}`; it must be of the form: name=value");
+                return Err(cursor.error(*span, message));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
+    for flag in cursor.flags()? {
+        match (flag.name.as_str(), flag.value.as_deref()) {
+            // What RUN gets anyway: the builder's own network, and the sandbox.
+            ("network", Some("default")) | ("security", Some("sandbox")) => {}
+            ("mount" | "network" | "security" | "device", _) => return Err(cursor.not_honoured(&flag)),
+            _ => return Err(cursor.unknown_flag("RUN", &flag)),
+        }
+    }
+    let command = command(cursor, "RUN", false)?;
+    Ok(Kind::Run { command, heredocs: cursor.line.heredocs.clone() })
+}
+
+fn command(cursor: &Cursor<'_>, keyword: &str, empty_exec: bool) -> Result<Command> {
+    let text = cursor.rest().trim();
+    if text.is_empty() {
+        return Err(needs_argument(cursor, keyword));
+    }
+    match json_array(text) {
+        Some(words) if words.is_empty() && !empty_exec => Err(needs_argument(cursor, keyword)),
+        Some(words) => {
+            if words.iter().any(|w| w.contains('\0')) {
+                return Err(cursor.error(cursor.rest_span(), "an argument holds a NUL character"));
+            }
+            Ok(Command::Exec(words))
+        }
+        None => Ok(Command::Shell(text.to_owned())),
+    }
+}
+
+fn transfer_flag(cursor: &Cursor<'_>, keyword: &str, flag: &Flag, into: &mut Transfer) -> Result<()> {
+    match flag.name.as_str() {
+        "from" if keyword == "COPY" => {
+            let value = cursor.flag_value(flag)?;
+            if value.contains('$') {
+                return Err(cursor.error(flag.span, "variables are not expanded in `--from`: name a stage instead"));
+            }
+            into.from = Some(value);
+        }
+        "chown" => into.chown = Some(cursor.flag_value(flag)?),
+        "chmod" => into.chmod = Some(cursor.flag_value(flag)?),
+        "link" => into.link = cursor.flag_bool(flag)?,
+        "parents" if keyword == "COPY" => return Err(cursor.not_honoured(flag)),
+        "keep-git-dir" | "checksum" | "unpack" if keyword == "ADD" => return Err(cursor.not_honoured(flag)),
+        "exclude" => return Err(cursor.not_honoured(flag)),
+        _ => return Err(cursor.unknown_flag(keyword, flag)),
+    }
+    Ok(())
+}
+
+fn transfer(cursor: &mut Cursor<'_>, keyword: &str) -> Result<Transfer> {
+    let mut transfer = Transfer::default();
+    for flag in cursor.flags()? {
+        transfer_flag(cursor, keyword, &flag, &mut transfer)?;
+    }
+    let mut words = match json_array(cursor.rest()) {
+        Some(words) => words,
+        None => cursor.words().into_iter().map(|(word, _)| word).collect(),
+    };
+    let Some(destination) = words.pop() else { return Err(needs_argument(cursor, keyword)) };
+    if words.is_empty() {
+        let whole = cursor.line.whole();
+        return Err(cursor.error(whole, format!("{keyword} requires at least one source and a destination")));
+    }
+    transfer.destination = destination;
+    let mut heredocs = cursor.line.heredocs.iter();
+    let mut skip = false;
+    for word in &words {
+        if std::mem::take(&mut skip) {
+            continue;
+        }
+        if word.starts_with("<<") && !cursor.line.heredocs.is_empty() {
+            // `<< EOF` is two words of one heredoc.
+            skip = matches!(word.as_str(), "<<" | "<<-");
+            let Some(heredoc) = heredocs.next() else { continue };
+            transfer.sources.push(CopySource::Inline(heredoc.clone()));
+        } else {
+            transfer.sources.push(CopySource::Path(word.clone()));
+        }
+    }
+    let several = transfer.sources.len() > 1;
+    if several && !transfer.destination.ends_with('/') && !transfer.destination.contains('$') && !ends_as_directory(&transfer) {
+        let span = cursor.words().last().map_or_else(|| cursor.line.whole(), |(_, span)| *span);
+        let message = format!("when using {keyword} with more than one source file, the destination must be a directory and end with a `/`");
+        return Err(cursor.error(span, message));
+    }
+    if transfer.from.is_some() && transfer.sources.iter().any(|s| matches!(s, CopySource::Inline(_))) {
+        return Err(cursor.error(cursor.line.whole(), "COPY --from does not go with a heredoc"));
+    }
+    Ok(transfer)
+}
+
+fn ends_as_directory(transfer: &Transfer) -> bool {
+    matches!(transfer.destination.as_str(), "." | "..") || transfer.destination.ends_with("/.") || transfer.destination.ends_with("/..")
+}
+
+fn add(cursor: &mut Cursor<'_>) -> Result<Transfer> {
+    let transfer = transfer(cursor, "ADD")?;
+    for source in &transfer.sources {
+        let CopySource::Path(path) = source else { continue };
+        let remote = path.contains("://") || path.starts_with("git@");
+        if remote {
+            let found = cursor.words().into_iter().find(|(word, _)| word == path);
+            let span = found.map_or_else(|| cursor.line.whole(), |(_, span)| span);
+            return Err(cursor.error(span, "cannot honour ADD of a URL or a git repository yet"));
+        }
+    }
+    Ok(transfer)
+}
+
+fn list(cursor: &Cursor<'_>, keyword: &str, json: bool) -> Result<Vec<String>> {
+    let words = match json_array(cursor.rest()).filter(|_| json) {
+        Some(words) => words,
+        None => cursor.words().into_iter().map(|(word, _)| word).collect(),
+    };
+    if words.is_empty() {
+        return Err(needs_argument(cursor, keyword));
+    }
+    if words.iter().any(String::is_empty) {
+        return Err(cursor.error(cursor.rest_span(), format!("{keyword} specified can not be an empty string")));
+    }
+    Ok(words)
+}
+
+fn healthcheck(cursor: &mut Cursor<'_>) -> Result<Healthcheck> {
+    let mut check = Healthcheck::default();
+    let flags = cursor.flags()?;
+    let Some((kind, span)) = cursor.word() else { return Err(needs_argument(cursor, "HEALTHCHECK")) };
+    if kind.eq_ignore_ascii_case("none") {
+        if !flags.is_empty() || !cursor.rest().is_empty() {
+            return Err(cursor.error(span, "HEALTHCHECK NONE takes no arguments"));
+        }
+        return Ok(check);
+    }
+    if !kind.eq_ignore_ascii_case("cmd") {
+        return Err(cursor.error(span, format!("unknown type `{kind}` in HEALTHCHECK (try CMD)")));
+    }
+    for flag in &flags {
+        let value = cursor.flag_value(flag)?;
+        let place = match flag.name.as_str() {
+            "interval" => &mut check.interval,
+            "timeout" => &mut check.timeout,
+            "start-period" => &mut check.start_period,
+            "start-interval" => &mut check.start_interval,
+            "retries" => {
+                let retries = value.parse().ok();
+                let message = format!("`--retries` takes a whole number of at least 0, not `{value}`");
+                check.retries = retries.ok_or_else(|| cursor.error(flag.span, message))?;
+                continue;
+            }
+            _ => return Err(cursor.unknown_flag("HEALTHCHECK", flag)),
+        };
+        let nanoseconds = duration_ns(&value).filter(|ns| *ns == 0 || *ns >= 1_000_000);
+        let message = format!("`--{}` takes a duration of at least 1ms such as `30s`, not `{value}`", flag.name);
+        *place = nanoseconds.ok_or_else(|| cursor.error(flag.span, message))?;
+    }
+    check.command = Some(command(cursor, "HEALTHCHECK CMD", false)?);
+    Ok(check)
+}
+
+fn shell(cursor: &Cursor<'_>) -> Result<Vec<String>> {
+    match json_array(cursor.rest()) {
+        Some(words) if !words.is_empty() => Ok(words),
+        _ => Err(cursor.error(cursor.rest_span(), "SHELL requires the arguments to be in JSON form: SHELL [\"/bin/sh\", \"-c\"]")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse as parse_file;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(line: &str) -> Kind {
+        let file = parse_file("Dockerfile", &format!("FROM scratch\n{line}\n")).unwrap();
+        file.stages[0].instructions[0].kind.clone()
+    }
+
+    fn fault(line: &str) -> String {
+        parse_file("Dockerfile", &format!("FROM scratch\n{line}\n")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn typed() {
+        assert_eq!(one("ENV a=1 b=\"x y\""), Kind::Env(vec![("a".into(), "1".into()), ("b".into(), "\"x y\"".into())]));
+        assert_eq!(one("ENV a the rest "), Kind::Env(vec![("a".into(), "the rest".into())]));
+        assert_eq!(one("cmd [\"a\"]"), Kind::Cmd(Command::Exec(vec!["a".into()])));
+        assert_eq!(one("CMD [a]"), Kind::Cmd(Command::Shell("[a]".into())));
+        assert_eq!(one("EXPOSE 80 443/tcp"), Kind::Expose(vec!["80".into(), "443/tcp".into()]));
+        let Kind::Copy(copy) = one("COPY --chown=a:b --chmod=755 x y /z/") else { panic!("not a COPY") };
+        assert_eq!((copy.sources.len(), copy.destination.as_str(), copy.chown.as_deref()), (2, "/z/", Some("a:b")));
+        let Kind::Copy(copy) = one("COPY <<a << b /z/\n1\na\n2\nb") else { panic!("not a COPY") };
+        assert_eq!(copy.sources.len(), 2);
+        let Kind::Healthcheck(check) = one("HEALTHCHECK --interval=5m --retries=2 CMD [\"x\"]") else { panic!("not one") };
+        assert_eq!((check.interval, check.retries), (300_000_000_000, 2));
+    }
+
+    #[test]
+    fn errors_show_file_line_and_caret() {
+        assert_eq!(
+            fault("RUN --mount=type=cache,target=/x make"),
+            "cannot honour `--mount` yet\n --> Dockerfile:2:5\n  |\n2 | RUN --mount=type=cache,target=/x make\n  |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^"
+        );
+        for (line, want) in [
+            ("COPY a", "at least one source"),
+            ("COPY a b c", "must be a directory"),
+            ("COPY --from=$x a b", "not expanded in `--from`"),
+            ("COPY --nope a b", "unknown flag"),
+            ("ADD https://x/y /", "cannot honour ADD of a URL"),
+            ("ONBUILD RUN x", "cannot honour `ONBUILD`"),
+            ("FROMM x", "unknown instruction"),
+            ("SHELL bash", "JSON form"),
+            ("ENV a=1 b", "can't find `=`"),
+            ("HEALTHCHECK --interval=5 CMD x", "duration"),
+            ("FROM a b", "either one or three"),
+            ("RUN", "at least one argument"),
+        ] {
+            let text = fault(line);
+            assert!(text.contains(want) && text.contains("Dockerfile:2:"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "((FROM|RUN|COPY|ENV|HEALTHCHECK|ARG|ADD|#|\\\\|<<E|\"|'|\\$|\n| |--|=|[a-z\u{e9}]){0,3}){0,12}") {
+            if let Err(e) = parse_file("Dockerfile", &text) {
+                prop_assert!(e.to_string().contains("Dockerfile:"));
+            }
+        }
+    }
+}

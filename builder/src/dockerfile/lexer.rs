@@ -1,0 +1,350 @@
+//! Text to logical lines: parser directives, comments, continuations and heredocs, with every character's place kept.
+
+use super::{DockerfileError, SourceText, Span};
+use std::sync::Arc;
+
+/// Largest Dockerfile taken, in bytes. BuildKit has the same order of bound; a larger file is a mistake or an attack.
+const MAX_BYTES: usize = 4 << 20;
+
+type Result<T> = std::result::Result<T, Box<DockerfileError>>;
+
+/// Holds the logical lines of a Dockerfile and its escape character.
+#[derive(Debug)]
+pub struct Lexed {
+    /// The instructions in order.
+    pub lines: Vec<Line>,
+    /// `\` or `` ` ``.
+    pub escape: char,
+}
+
+/// Holds one logical line: an instruction with its continuations joined.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// The joined text, without leading white space.
+    pub text: String,
+    /// Byte offset in `text` at which a piece of a physical line begins.
+    pieces: Vec<Piece>,
+    /// Heredocs that follow the line.
+    pub heredocs: Vec<RawHeredoc>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    offset: usize,
+    line: usize,
+    column: usize,
+}
+
+/// Holds one heredoc as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawHeredoc {
+    /// The delimiter, without quotes.
+    pub name: String,
+    /// The body, each line with its line feed; leading tabs gone for `<<-`.
+    pub content: String,
+    /// Whether variables in the body are expanded (delimiter not quoted).
+    pub expand: bool,
+    /// The file descriptor number before `<<`, as written.
+    pub descriptor: String,
+    /// Whether `<<-` was written.
+    pub chomp: bool,
+}
+
+impl Line {
+    /// Gives the place of `length` bytes at `offset` of the joined text.
+    #[must_use]
+    pub fn span(&self, offset: usize, length: usize) -> Span {
+        let at = self.pieces.partition_point(|p| p.offset <= offset).saturating_sub(1);
+        let Some(piece) = self.pieces.get(at) else { return Span { line: 1, column: 1, length: 1 } };
+        let end = self.pieces.get(at + 1).map_or(self.text.len(), |p| p.offset);
+        let before = self.text.get(piece.offset..offset).map_or(0, |s| s.chars().count());
+        let stop = (offset + length).min(end).max(offset);
+        let chars = self.text.get(offset..stop).map_or(1, |s| s.trim_end().chars().count());
+        Span { line: piece.line, column: piece.column + before, length: chars.max(1) }
+    }
+
+    /// Gives the place of the whole line, as far as its first physical line goes.
+    #[must_use]
+    pub fn whole(&self) -> Span {
+        self.span(0, self.text.len())
+    }
+}
+
+/// Cuts `source` into logical lines.
+pub(super) fn lex(source: &Arc<SourceText>) -> Result<Lexed> {
+    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
+    let start = Span { line: 1, column: 1, length: 1 };
+    if text.len() > MAX_BYTES {
+        return Err(Box::new(DockerfileError::new(source, start, "Dockerfile is larger than 4 MiB")));
+    }
+    if text.contains('\0') {
+        return Err(Box::new(DockerfileError::new(source, start, "Dockerfile holds a NUL byte; is it a text file?")));
+    }
+    let physical: Vec<&str> = text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
+    let (escape, first) = directives(source, &physical)?;
+    let mut reader = Reader { source, physical: &physical, next: first, escape };
+    let mut lines = Vec::new();
+    while let Some(line) = reader.logical_line()? {
+        lines.push(line);
+    }
+    if lines.is_empty() {
+        return Err(Box::new(
+            DockerfileError::new(source, start, "the Dockerfile holds no instruction")
+                .with_hint("begin with `FROM image` or `FROM scratch`"),
+        ));
+    }
+    Ok(Lexed { lines, escape })
+}
+
+/// Reads the parser directives at the very top. Gives the escape character and the number of the first other line.
+fn directives(source: &Arc<SourceText>, physical: &[&str]) -> Result<(char, usize)> {
+    let mut escape = '\\';
+    let mut seen: Vec<String> = Vec::new();
+    let mut at = 0;
+    if physical.first().is_some_and(|l| l.starts_with("#!")) {
+        at = 1;
+    }
+    while let Some(line) = physical.get(at) {
+        let Some((key, value)) = directive(line) else { break };
+        let span = Span { line: at + 1, column: 1, length: line.chars().count() };
+        let key = key.to_ascii_lowercase();
+        if !matches!(key.as_str(), "syntax" | "escape" | "check") {
+            break;
+        }
+        if seen.contains(&key) {
+            let message = format!("only one `{key}` parser directive can be used");
+            return Err(Box::new(DockerfileError::new(source, span, message)));
+        }
+        if key == "escape" {
+            escape = match value {
+                "\\" => '\\',
+                "`" => '`',
+                _ => {
+                    let message = format!("invalid escape `{value}`: it must be `\\` or a backtick");
+                    return Err(Box::new(DockerfileError::new(source, span, message)));
+                }
+            };
+        }
+        if key == "syntax" && !known_frontend(value) {
+            return Err(Box::new(
+                DockerfileError::new(source, span, format!("cannot honour `# syntax={value}`: frontends are not loaded"))
+                    .with_hint("the Dockerfile language is built in; remove the line, or name docker/dockerfile:1"),
+            ));
+        }
+        seen.push(key);
+        at += 1;
+    }
+    Ok((escape, at))
+}
+
+/// Tells whether a `syntax` value names Docker's own Dockerfile frontend, whose language is built in.
+fn known_frontend(value: &str) -> bool {
+    let name = value.split('@').next().unwrap_or(value);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let (name, tag) = name.split_once(':').unwrap_or((name, "1"));
+    let tag = tag.strip_suffix("-labs").unwrap_or(tag);
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
+        && (tag == "1" || tag == "latest" || tag.starts_with("1.") || tag == "labs" || tag == "experimental")
+}
+
+fn directive(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.strip_prefix('#')?.split_once('=')?;
+    let key = key.trim();
+    let mut letters = key.chars();
+    let named = letters.next()?.is_ascii_alphabetic() && letters.all(|c| c.is_ascii_alphanumeric());
+    let value = value.trim();
+    (named && !value.is_empty()).then_some((key, value))
+}
+
+struct Reader<'a> {
+    source: &'a Arc<SourceText>,
+    physical: &'a [&'a str],
+    next: usize,
+    escape: char,
+}
+
+impl Reader<'_> {
+    fn logical_line(&mut self) -> Result<Option<Line>> {
+        let mut line = Line { text: String::new(), pieces: Vec::new(), heredocs: Vec::new() };
+        while let Some(raw) = self.physical.get(self.next) {
+            let number = self.next + 1;
+            self.next += 1;
+            let trimmed = raw.trim_start();
+            if trimmed.is_empty() || trimmed.starts_with('#') {
+                continue;
+            }
+            let begin = if line.pieces.is_empty() { raw.len() - trimmed.len() } else { 0 };
+            let column = raw.get(..begin).map_or(0, |s| s.chars().count()) + 1;
+            line.pieces.push(Piece { offset: line.text.len(), line: number, column });
+            let body = raw.get(begin..).unwrap_or("");
+            if let Some(kept) = self.continued(body) {
+                line.text.push_str(kept);
+                continue;
+            }
+            line.text.push_str(body);
+            break;
+        }
+        if line.pieces.is_empty() {
+            return Ok(None);
+        }
+        line.text.truncate(line.text.trim_end().len());
+        self.heredocs(&mut line)?;
+        Ok(Some(line))
+    }
+
+    /// Gives the line without its trailing escape when it is continued on the next one.
+    fn continued<'b>(&self, body: &'b str) -> Option<&'b str> {
+        let kept = body.trim_end_matches([' ', '\t']).strip_suffix(self.escape)?;
+        (!kept.ends_with(self.escape)).then_some(kept)
+    }
+
+    fn heredocs(&mut self, line: &mut Line) -> Result<()> {
+        for (offset, mut heredoc) in heredoc_words(&line.text, self.escape) {
+            let mut closed = false;
+            while let Some(raw) = self.physical.get(self.next) {
+                self.next += 1;
+                let body = if heredoc.chomp { raw.trim_start_matches('\t') } else { raw };
+                if body == heredoc.name {
+                    closed = true;
+                    break;
+                }
+                heredoc.content.push_str(body);
+                heredoc.content.push('\n');
+            }
+            if !closed {
+                let message = format!("unterminated heredoc: no line holds just `{}`", heredoc.name);
+                let span = line.span(offset, heredoc.name.len() + 2);
+                return Err(Box::new(DockerfileError::new(self.source, span, message)));
+            }
+            line.heredocs.push(heredoc);
+        }
+        Ok(())
+    }
+}
+
+/// Finds the heredoc words of an ADD, COPY or RUN line (also below ONBUILD), with their offsets.
+fn heredoc_words(text: &str, escape: char) -> Vec<(usize, RawHeredoc)> {
+    let mut words = split_words(text, escape);
+    let mut keyword = words.first().map(|(_, w)| w.to_ascii_uppercase());
+    if keyword.as_deref() == Some("ONBUILD") {
+        words.remove(0);
+        keyword = words.first().map(|(_, w)| w.to_ascii_uppercase());
+    }
+    if !matches!(keyword.as_deref(), Some("ADD" | "COPY" | "RUN")) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some((offset, word)) = words.get(at) {
+        at += 1;
+        // `<< EOF`: the delimiter may stand as a word of its own.
+        let bare = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        let joined = if matches!(bare, "<<" | "<<-") {
+            let Some((_, name)) = words.get(at) else { break };
+            at += 1;
+            format!("{word}{name}")
+        } else {
+            (*word).to_owned()
+        };
+        if let Some(heredoc) = heredoc_word(&joined) {
+            found.push((*offset, heredoc));
+        }
+    }
+    found
+}
+
+fn heredoc_word(word: &str) -> Option<RawHeredoc> {
+    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let descriptor = &word[..word.len() - rest.len()];
+    let rest = rest.strip_prefix("<<")?;
+    let (chomp, rest) = rest.strip_prefix('-').map_or((false, rest), |r| (true, r));
+    if rest.is_empty() || rest.contains('<') {
+        return None;
+    }
+    let unquoted: String = rest.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect();
+    if unquoted.is_empty() {
+        return None;
+    }
+    let expand = unquoted == rest;
+    Some(RawHeredoc { name: unquoted, content: String::new(), expand, descriptor: descriptor.to_owned(), chomp })
+}
+
+/// Splits at white space outside quotes; quotes and escapes stay in the words. Gives byte offsets.
+#[must_use]
+pub fn split_words(text: &str, escape: char) -> Vec<(usize, &str)> {
+    let mut words = Vec::new();
+    let mut begin = None;
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        if escaped {
+            escaped = false;
+        } else if c == escape && quote != Some('\'') {
+            escaped = true;
+        } else if let Some(q) = quote {
+            if c == q {
+                quote = None;
+            }
+        } else if matches!(c, '"' | '\'') {
+            quote = Some(c);
+        } else if c.is_whitespace() {
+            if let Some(b) = begin.take() {
+                words.push((b, &text[b..at]));
+            }
+            continue;
+        }
+        begin.get_or_insert(at);
+    }
+    if let Some(b) = begin {
+        words.push((b, &text[b..]));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lexed(text: &str) -> Lexed {
+        lex(&Arc::new(SourceText { name: "Dockerfile".into(), text: text.into() })).unwrap()
+    }
+
+    #[test]
+    fn continuations_drop_comments_and_blank_lines() {
+        let l = lexed("FROM a\nRUN one \\\n# no\n\n  two\\\n three\n");
+        assert_eq!(l.lines[1].text, "RUN one   two three");
+        assert_eq!(l.lines[1].span(10, 3), Span { line: 5, column: 3, length: 3 });
+    }
+
+    #[test]
+    fn escape_directive_and_double_escape() {
+        let l = lexed("# escape=`\nFROM a\nRUN dir c:\\ `\n more\n");
+        assert_eq!(l.escape, '`');
+        assert_eq!(l.lines[1].text, "RUN dir c:\\  more");
+        let l = lexed("FROM a\nRUN x\\\\\nRUN y");
+        assert_eq!(l.lines.len(), 3);
+    }
+
+    #[test]
+    fn heredocs_in_all_spellings() {
+        let l = lexed("FROM a\nRUN <<EOF cat 3<<-'B'\nx $y\nEOF\n\tz\n\tB\nCOPY << E /f\nq\nE\n");
+        let h = &l.lines[1].heredocs;
+        assert_eq!((h[0].content.as_str(), h[0].expand), ("x $y\n", true));
+        assert_eq!((h[1].content.as_str(), h[1].expand, h[1].descriptor.as_str()), ("z\n", false, "3"));
+        assert_eq!(l.lines[2].heredocs[0].content, "q\n");
+    }
+
+    #[test]
+    fn faults_name_the_place() {
+        for (text, want) in [
+            ("", "no instruction"),
+            ("# escape=x\nFROM a", "invalid escape"),
+            ("# escape=\\\n# escape=\\\nFROM a", "only one"),
+            ("# syntax=evil/frontend\nFROM a", "cannot honour"),
+            ("FROM a\nRUN cat <<EOF\nx", "unterminated heredoc"),
+        ] {
+            let e = lex(&Arc::new(SourceText { name: "D".into(), text: text.into() })).unwrap_err();
+            assert!(e.to_string().contains(want), "{e}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Instructions grouped into stages, with the ARGs before the first FROM kept apart.
+
+use super::instruction::{CopySource, Instruction, Kind};
+use super::{DockerfileError, SourceText, Span};
+use std::sync::Arc;
+
+/// Holds a parsed Dockerfile.
+#[derive(Debug, Clone)]
+pub struct Dockerfile {
+    /// ARGs before the first FROM.
+    pub global_args: Vec<Instruction>,
+    /// The stages in order.
+    pub stages: Vec<Stage>,
+    /// The escape character.
+    pub escape: char,
+    pub(crate) source: Arc<SourceText>,
+}
+
+/// Holds one stage.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// `AS name`, in lower case.
+    pub name: Option<String>,
+    /// The image or stage named by FROM, before expansion.
+    pub image: String,
+    /// `--platform`, before expansion.
+    pub platform: Option<String>,
+    /// The FROM instruction.
+    pub from: Instruction,
+    /// Where the image's name stands.
+    pub image_span: Span,
+    /// What follows FROM.
+    pub instructions: Vec<Instruction>,
+}
+
+impl Dockerfile {
+    /// Finds a stage by name (any case) or by number.
+    #[must_use]
+    pub fn stage_index(&self, name: &str, before: usize) -> Option<usize> {
+        let lower = name.to_ascii_lowercase();
+        let named = self.stages.iter().take(before).rposition(|s| s.name.as_deref() == Some(lower.as_str()));
+        named.or_else(|| name.parse::<usize>().ok().filter(|n| *n < before))
+    }
+
+    /// Makes an error at a place of this file.
+    #[must_use]
+    pub fn error(&self, span: Span, message: impl Into<String>) -> DockerfileError {
+        DockerfileError::new(&self.source, span, message)
+    }
+}
+
+pub(super) fn group(
+    source: &Arc<SourceText>,
+    instructions: Vec<Instruction>,
+    escape: char,
+) -> Result<Dockerfile, Box<DockerfileError>> {
+    let mut file = Dockerfile { global_args: Vec::new(), stages: Vec::new(), escape, source: Arc::clone(source) };
+    for instruction in instructions {
+        match (&instruction.kind, file.stages.last_mut()) {
+            (Kind::From { image, platform, name, image_span }, _) => {
+                let stage = Stage {
+                    name: name.clone(),
+                    image: image.clone(),
+                    platform: platform.clone(),
+                    image_span: *image_span,
+                    from: instruction.clone(),
+                    instructions: Vec::new(),
+                };
+                file.stages.push(stage);
+            }
+            (_, Some(stage)) => stage.instructions.push(instruction),
+            (Kind::Arg(_), None) => file.global_args.push(instruction),
+            (_, None) => {
+                let error = DockerfileError::new(source, instruction.span, "no build stage in current context")
+                    .with_hint("only ARG may stand before the first FROM");
+                return Err(Box::new(error));
+            }
+        }
+    }
+    if file.stages.is_empty() {
+        let span = Span { line: 1, column: 1, length: 1 };
+        return Err(Box::new(DockerfileError::new(source, span, "no FROM instruction found")));
+    }
+    check_copies(&file)?;
+    Ok(file)
+}
+
+/// Refuses a COPY whose number names no earlier stage; a name may still be an image.
+fn check_copies(file: &Dockerfile) -> Result<(), Box<DockerfileError>> {
+    for (index, stage) in file.stages.iter().enumerate() {
+        for instruction in &stage.instructions {
+            let Kind::Copy(copy) = &instruction.kind else { continue };
+            let Some(from) = &copy.from else { continue };
+            if from.parse::<usize>().is_ok() && file.stage_index(from, index).is_none() {
+                let message = format!("`--from={from}` names no earlier stage: there are {index} before this one");
+                return Err(Box::new(file.error(instruction.span, message)));
+            }
+            if stage.name.is_some() && Some(from.to_ascii_lowercase()) == stage.name && file.stage_index(from, index).is_none() {
+                return Err(Box::new(file.error(instruction.span, format!("`--from={from}` names the stage it stands in"))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether COPY or ADD takes anything from the build context.
+#[must_use]
+pub fn uses_context(instruction: &Instruction) -> bool {
+    let transfer = match &instruction.kind {
+        Kind::Copy(copy) if copy.from.is_none() => copy,
+        Kind::Add(add) => add,
+        _ => return false,
+    };
+    transfer.sources.iter().any(|s| matches!(s, CopySource::Path(_)))
+}
