@@ -1,0 +1,305 @@
+//! Files that COPY and ADD select: found below a root, in a fixed order, with a digest over exactly what a copy would take.
+
+use super::ignore::Ignore;
+use super::pattern::{Pattern, PatternError};
+use crate::beneath::{Dir, FileError, Xattr, clean, kind};
+use roadstead_registry_client::Digest;
+use rustix::fs::FileType;
+use sha2::{Digest as _, Sha256};
+use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Deepest directory nesting walked; the kernel's longest path allows not much more.
+const MAX_DEPTH: usize = 1024;
+
+/// Tells why files could not be selected or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// A source without wildcard names nothing.
+    #[error("`{0}` not found{1}")]
+    NotFound(String, &'static str),
+    /// A malformed wildcard.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A directory is nested too deeply.
+    #[error("`{}` is nested too deeply", .0.display())]
+    TooDeep(PathBuf),
+}
+
+type Result<T> = std::result::Result<T, SelectError>;
+
+/// A tree of files to copy from: the build context, or the root file system of a stage or an image.
+#[derive(Debug)]
+pub struct Tree {
+    root: Dir,
+    ignore: Option<Ignore>,
+    /// Whether every file counts as owned by root, as files of the context do.
+    owned_by_root: bool,
+}
+
+/// Holds one selected source with all that lies below it.
+#[derive(Debug)]
+pub struct Selected {
+    /// Its path below the tree's root, links resolved.
+    pub path: PathBuf,
+    /// The name the user chose for it: the last part of the source as written.
+    pub name: OsString,
+    /// Itself first, then what lies below in byte order of the paths.
+    pub entries: Vec<Entry>,
+}
+
+/// Holds one file, directory, link or node.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Path below the selected source; empty for itself.
+    pub relative: PathBuf,
+    /// What it is.
+    pub file_type: FileType,
+    /// Permission bits, setuid and sticky included.
+    pub mode: u32,
+    /// User id (0 in a context).
+    pub uid: u32,
+    /// Group id (0 in a context).
+    pub gid: u32,
+    /// Bytes, for regular files.
+    pub size: u64,
+    /// Modification time in seconds since 1970.
+    pub mtime: i64,
+    /// Nanoseconds of it.
+    pub mtime_nanoseconds: i64,
+    /// Device number, for devices.
+    pub device: u64,
+    /// Device and inode, when the file has several names.
+    pub hard_link: Option<(u64, u64)>,
+    /// Target, for links.
+    pub target: Option<OsString>,
+}
+
+impl Tree {
+    /// Opens a build context.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn context(path: &Path, ignore: Ignore) -> Result<Self> {
+        Ok(Self { root: Dir::open(path)?, ignore: Some(ignore), owned_by_root: true })
+    }
+
+    /// Opens a root file system.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn rootfs(path: &Path) -> Result<Self> {
+        Ok(Self { root: Dir::open(path)?, ignore: None, owned_by_root: false })
+    }
+
+    /// Selects what `source` names: clipped to the root, wildcards expanded in byte order, a last link followed within the root.
+    ///
+    /// A wildcard that matches nothing gives nothing, as BuildKit does.
+    ///
+    /// # Errors
+    /// When a source without wildcard does not exist or is ignored, and when reading fails.
+    pub fn select(&self, source: &str) -> Result<Vec<Selected>> {
+        let cleaned = clean(Path::new(source));
+        let mut found = Vec::new();
+        if Pattern::is_pattern(source) {
+            let parts: Vec<&OsStr> = cleaned.iter().collect();
+            self.expand(&parts, PathBuf::new(), &mut found)?;
+        } else {
+            if self.ignored(&cleaned) && !self.may_return(&cleaned) {
+                return Err(SelectError::NotFound(source.to_owned(), ": the ignore file leaves it out"));
+            }
+            if self.root.follow(&cleaned)?.is_none() {
+                return Err(SelectError::NotFound(source.to_owned(), ""));
+            }
+            found.push(cleaned);
+        }
+        found.into_iter().map(|path| self.load(&path)).collect()
+    }
+
+    fn expand(&self, parts: &[&OsStr], base: PathBuf, found: &mut Vec<PathBuf>) -> Result<()> {
+        let Some((first, rest)) = parts.split_first() else {
+            if !self.ignored(&base) || self.may_return(&base) {
+                found.push(base);
+            }
+            return Ok(());
+        };
+        let text = first.to_string_lossy();
+        if !Pattern::is_pattern(&text) {
+            return match self.root.follow(&base.join(first))? {
+                Some(_) => self.expand(rest, base.join(first), found),
+                None => Ok(()),
+            };
+        }
+        let pattern = Pattern::for_copy(&text)?;
+        let Some(stat) = self.root.follow(&base)? else { return Ok(()) };
+        if kind(&stat) != FileType::Directory {
+            return Ok(());
+        }
+        for name in self.root.find_dir(&base)?.names()? {
+            if pattern.matches(name.as_bytes()) {
+                self.expand(rest, base.join(&name), found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ignored(&self, path: &Path) -> bool {
+        let Some(ignore) = &self.ignore else { return false };
+        !path.as_os_str().is_empty() && ignore.excludes(path.as_os_str().as_bytes())
+    }
+
+    /// Tells whether an ignored directory must be walked all the same for the sake of `!` lines.
+    fn may_return(&self, path: &Path) -> bool {
+        self.ignore.as_ref().is_some_and(Ignore::has_exceptions) && self.root.find_dir(path).is_ok()
+    }
+
+    fn load(&self, path: &Path) -> Result<Selected> {
+        let real = self.root.canonical(path)?;
+        let mut entries = Vec::new();
+        let parent = real.parent().unwrap_or(Path::new(""));
+        let name = real.file_name().unwrap_or_default();
+        self.walk(&self.root.plain_dir(parent)?, name, &real, PathBuf::new(), 0, &mut entries)?;
+        Ok(Selected { name: path.file_name().unwrap_or_default().to_owned(), path: real, entries })
+    }
+
+    fn walk(&self, dir: &Dir, name: &OsStr, full: &Path, relative: PathBuf, depth: usize, out: &mut Vec<Entry>) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(SelectError::TooDeep(full.to_owned()));
+        }
+        let Some(stat) = dir.metadata(name)? else { return Ok(()) };
+        let file_type = kind(&stat);
+        let ignored = self.ignored(full);
+        // A socket has no content to copy; docker's client leaves it out too.
+        if file_type == FileType::Socket || (ignored && file_type != FileType::Directory) {
+            return Ok(());
+        }
+        if ignored && !self.ignore.as_ref().is_some_and(Ignore::has_exceptions) {
+            return Ok(());
+        }
+        let target = if file_type == FileType::Symlink { Some(dir.read_link(name)?) } else { None };
+        let at = out.len();
+        out.push(Entry {
+            relative: relative.clone(),
+            file_type,
+            mode: stat.st_mode & 0o7777,
+            uid: if self.owned_by_root { 0 } else { stat.st_uid },
+            gid: if self.owned_by_root { 0 } else { stat.st_gid },
+            size: if file_type == FileType::RegularFile { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
+            mtime: stat.st_mtime,
+            mtime_nanoseconds: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            device: stat.st_rdev,
+            hard_link: (stat.st_nlink > 1 && file_type == FileType::RegularFile).then_some((stat.st_dev, stat.st_ino)),
+            target,
+        });
+        if file_type != FileType::Directory {
+            return Ok(());
+        }
+        let inside = if name.is_empty() { self.root.plain_dir(Path::new(""))? } else { dir.plain_dir(Path::new(name))? };
+        for child in inside.names()? {
+            self.walk(&inside, &child, &full.join(&child), relative.join(&child), depth + 1, out)?;
+        }
+        // An ignored directory is there only for the sake of something below it.
+        if ignored && out.len() == at + 1 {
+            out.truncate(at);
+        }
+        Ok(())
+    }
+
+    /// Opens the directory that holds an entry, and gives the entry's name in it.
+    ///
+    /// # Errors
+    /// When it is gone, or a link has taken a directory's place.
+    pub fn parent_of(&self, selected: &Selected, entry: &Entry) -> Result<(Dir, OsString)> {
+        let full = selected.path.join(&entry.relative);
+        // `join("")` leaves a trailing slash, which file_name ignores.
+        let parent = full.parent().unwrap_or(Path::new(""));
+        Ok((self.root.plain_dir(parent)?, full.file_name().unwrap_or_default().to_owned()))
+    }
+
+    /// Reads an entry's extended attributes.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub fn xattrs(&self, selected: &Selected, entry: &Entry) -> Result<Vec<Xattr>> {
+        let (dir, name) = self.parent_of(selected, entry)?;
+        Ok(dir.xattrs(&name)?)
+    }
+
+    /// Digests everything a copy of `sources` would take: paths, kinds, modes, owners, contents, links and attributes, not times.
+    ///
+    /// Files are read by as many threads as there are cores.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn digest(&self, sources: &[Selected]) -> Result<Digest> {
+        let jobs: Vec<(&Selected, &Entry)> = sources.iter().flat_map(|s| s.entries.iter().map(move |e| (s, e))).collect();
+        let next = AtomicUsize::new(0);
+        let slots: Vec<OnceLock<[u8; 32]>> = jobs.iter().map(|_| OnceLock::new()).collect();
+        let failure: OnceLock<SelectError> = OnceLock::new();
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(16).min(jobs.len().max(1));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while failure.get().is_none() {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((selected, entry)) = jobs.get(at) else { return };
+                        match self.digest_entry(selected, entry) {
+                            Ok(hash) => drop(slots[at].set(hash)),
+                            Err(e) => drop(failure.set(e)),
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(e) = failure.into_inner() {
+            return Err(e);
+        }
+        let mut all = Sha256::new();
+        for slot in slots {
+            all.update(slot.into_inner().unwrap_or_default());
+        }
+        Ok(Digest::from_sha256(all.finalize().into()))
+    }
+
+    fn digest_entry(&self, selected: &Selected, entry: &Entry) -> Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        field(if entry.relative.as_os_str().is_empty() { selected.name.as_bytes() } else { b"" });
+        field(entry.relative.as_os_str().as_bytes());
+        field(format!("{:?} {:o} {} {} {}", entry.file_type, entry.mode, entry.uid, entry.gid, entry.device).as_bytes());
+        field(entry.target.as_deref().unwrap_or_default().as_bytes());
+        for (name, value) in self.xattrs(selected, entry)? {
+            field(name.as_bytes());
+            field(&value);
+        }
+        if entry.file_type == FileType::RegularFile {
+            let (dir, name) = self.parent_of(selected, entry)?;
+            let mut file = dir.open_file(&name)?;
+            let mut buffer = vec![0u8; 256 << 10];
+            loop {
+                let n = file.read(&mut buffer).map_err(|e| FileError::new("read", dir.path().join(&name), e))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&buffer[..n]);
+            }
+        }
+        Ok(hash.finalize().into())
+    }
+}
+
+/// Joins bytes to a path, for names that archives bring.
+#[must_use]
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}

@@ -1,0 +1,111 @@
+//! `.dockerignore`: which files of the context do not exist for the build. Source: moby/patternmatcher.
+
+use super::pattern::{Pattern, PatternError};
+use crate::beneath::clean;
+use std::path::Path;
+
+/// Holds the rules of one `.dockerignore` in order; the last that matches wins.
+#[derive(Debug, Default, Clone)]
+pub struct Ignore {
+    rules: Vec<Rule>,
+    exceptions: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    exception: bool,
+    pattern: Pattern,
+}
+
+/// Tells which line of `.dockerignore` is malformed.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} of the ignore file")]
+pub struct IgnoreError {
+    /// From 1.
+    pub line: usize,
+    #[source]
+    source: PatternError,
+}
+
+impl Ignore {
+    /// Parses the text of a `.dockerignore`.
+    ///
+    /// # Errors
+    /// A malformed pattern.
+    pub fn parse(text: &str) -> Result<Self, IgnoreError> {
+        let mut ignore = Self::default();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        for (number, line) in text.lines().enumerate() {
+            let line = if line.starts_with('#') { "" } else { line.trim() };
+            let (exception, body) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
+            if body.is_empty() {
+                continue;
+            }
+            let cleaned = clean(Path::new(body));
+            let Some(cleaned) = cleaned.to_str().filter(|c| !c.is_empty()) else { continue };
+            let pattern = Pattern::for_ignore(cleaned).map_err(|source| IgnoreError { line: number + 1, source })?;
+            ignore.exceptions |= exception;
+            ignore.rules.push(Rule { exception, pattern });
+        }
+        Ok(ignore)
+    }
+
+    /// Tells whether `path` (relative, slash-separated bytes) is left out: it or one of its parents matches.
+    #[must_use]
+    pub fn excludes(&self, path: &[u8]) -> bool {
+        let mut out = false;
+        for rule in &self.rules {
+            if rule.exception == out && rule.matches_with_parents(path) {
+                out = !rule.exception;
+            }
+        }
+        out
+    }
+
+    /// Tells whether something below an excluded directory may still be taken back in by a `!` line.
+    #[must_use]
+    pub fn has_exceptions(&self) -> bool {
+        self.exceptions
+    }
+}
+
+impl Rule {
+    fn matches_with_parents(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+        ends.chain([path.len()]).any(|end| self.pattern.matches(&path[..end]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_the_reference() {
+        let ignore = Ignore::parse("# comment\n\n/node_modules/\n*.md\n!README.md\n**/*.log\ntemp?\n.\nlogs\n!logs/keep\n").unwrap();
+        for (path, out) in [
+            ("node_modules", true),
+            ("node_modules/a/b", true),
+            ("x/node_modules", false),
+            ("a.md", true),
+            ("README.md", false),
+            ("docs/a.md", false),
+            ("a/b/c.log", true),
+            ("tempa", true),
+            ("logs/x", true),
+            ("logs/keep", false),
+            ("logs/keep/y", false),
+            ("src", false),
+        ] {
+            assert_eq!(ignore.excludes(path.as_bytes()), out, "{path}");
+        }
+        assert!(Ignore::parse("a\n[").unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn last_match_wins() {
+        let ignore = Ignore::parse("!a\n*\n!b").unwrap();
+        assert!(ignore.excludes(b"a"));
+        assert!(!ignore.excludes(b"b"));
+    }
+}

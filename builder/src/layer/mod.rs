@@ -1,0 +1,6 @@
+//! Layers: file trees to tar, compressed and digested in one pass, and back.
+
+pub mod compress;
+pub mod extract;
+pub mod tar;
+pub mod write;
