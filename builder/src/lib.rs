@@ -1,6 +1,15 @@
 //! Dockerfile to OCI image, without a daemon.
 //!
 //! [`dockerfile`] parses, [`context`] reads files, [`rootfs`] and [`sandbox`] run steps, [`layer`] writes and reads layers, [`cache`]
-//! remembers them, [`image`] assembles, and [`solve`] alone knows them all.
+//! remembers them, [`image`] assembles, and [`solve`] alone knows them all. [`beneath`] keeps every file call below its root.
 
+pub mod beneath;
+pub mod cache;
+pub mod context;
 pub mod dockerfile;
+pub mod image;
+pub mod layer;
+pub mod progress;
+pub mod rootfs;
+pub mod sandbox;
+pub mod solve;

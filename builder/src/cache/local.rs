@@ -1,0 +1,85 @@
+//! Results of steps on this machine: a small file a key, beside the content store that holds the layers.
+
+use crate::layer::write::Layer;
+use roadstead_registry_client::{Digest, Store};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Largest record read; one is a few hundred bytes.
+const MAX_RECORD: u64 = 64 << 10;
+
+/// What a step gave: a layer, or nothing when it changed no file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The layer, if files changed.
+    pub layer: Option<Layer>,
+}
+
+/// The local cache of steps.
+#[derive(Debug, Clone)]
+pub struct LocalCache {
+    dir: PathBuf,
+    store: Store,
+}
+
+impl LocalCache {
+    /// Opens the cache in `dir`; layers are looked for in `store`.
+    ///
+    /// # Errors
+    /// When the directory cannot be created.
+    pub fn open(dir: &Path, store: &Store) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        Ok(Self { dir: dir.to_owned(), store: store.clone() })
+    }
+
+    /// Finds what the step of `key` gave. A record that is damaged, or whose layer is gone, counts as none.
+    #[must_use]
+    pub fn find(&self, key: &Digest) -> Option<Record> {
+        let path = self.dir.join(key.hex());
+        if std::fs::metadata(&path).ok()?.len() > MAX_RECORD {
+            return None;
+        }
+        let record: Record = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        match &record.layer {
+            Some(layer) if self.store.blob_size(&layer.descriptor.digest) != Some(layer.descriptor.size) => None,
+            _ => Some(record),
+        }
+    }
+
+    /// Remembers what the step of `key` gave.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn put(&self, key: &Digest, record: &Record) -> io::Result<()> {
+        let text = serde_json::to_vec(record).map_err(io::Error::other)?;
+        let temporary = self.dir.join(format!(".{}-{}", key.hex(), std::process::id()));
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(&text)?;
+        std::fs::rename(&temporary, self.dir.join(key.hex()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadstead_registry_client::{Descriptor, media_type};
+
+    #[test]
+    fn a_record_without_its_layer_is_no_hit() {
+        let base = std::env::temp_dir().join(format!("roadstead-cache-{}", std::process::id()));
+        let store = Store::open(&base.join("store")).unwrap();
+        let cache = LocalCache::open(&base.join("cache"), &store).unwrap();
+        let (key, blob) = (Digest::of(b"key"), b"layer");
+        let descriptor = Descriptor::of(media_type::OCI_LAYER_GZIP, blob);
+        let record = Record { layer: Some(Layer { diff_id: Digest::of(b"diff"), descriptor }) };
+        assert_eq!(cache.find(&key), None);
+        cache.put(&key, &record).unwrap();
+        assert_eq!(cache.find(&key), None);
+        store.put(blob).unwrap();
+        assert_eq!(cache.find(&key), Some(record));
+        std::fs::write(base.join("cache").join(key.hex()), b"{").unwrap();
+        assert_eq!(cache.find(&key), None);
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+}

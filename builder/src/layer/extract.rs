@@ -1,0 +1,442 @@
+//! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
+
+use crate::beneath::{Dir, FileError, Owner, Xattr, clean, kept_xattr, kind};
+use rustix::fs::{FileType, makedev};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use tar::{Archive, Entry, EntryType};
+
+/// Most entries taken from one archive: ten times the largest images seen.
+const MAX_ENTRIES: usize = 20_000_000;
+
+/// Most bytes one archive may unpack to; a gzip bomb of 100 MiB would give this.
+pub const MAX_UNPACKED: u64 = 100 << 30;
+
+/// Marks an opaque directory for an overlay mounted with `userxattr`.
+pub const OPAQUE_XATTR: &str = "user.overlay.opaque";
+
+/// Tells why an archive could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// The bytes are no tar, or its compression is broken.
+    #[error("the archive is damaged")]
+    Archive(#[source] io::Error),
+    /// An entry that no honest archive holds.
+    #[error("entry `{}` of the archive {what}", path.display())]
+    Entry {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The archive unpacks to more than is allowed.
+    #[error("the archive unpacks to more than {MAX_UNPACKED} bytes or {MAX_ENTRIES} entries")]
+    TooLarge,
+    /// A file could not be made.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+type Result<T> = std::result::Result<T, ExtractError>;
+
+/// Says how to unpack.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// Whiteout entries become overlay whiteouts and opaque directories (an image layer) rather than files (ADD).
+    pub layer: bool,
+    /// Given to everything unpacked, in place of the archive's owners.
+    pub owner: Option<Owner>,
+    /// Lower layers, uppermost first: a directory that the archive implies takes its mode and owner from there.
+    pub lowers: &'a [Dir],
+}
+
+/// Opens a possibly compressed stream: gzip (also of several members), zstd, bzip2, xz or plain, told by its first bytes.
+///
+/// # Errors
+/// When the first bytes cannot be read or a decoder cannot be made.
+pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut input = BufReader::with_capacity(256 << 10, input);
+    let magic = input.fill_buf()?;
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = zstd::Decoder::with_buffer(input)?;
+            // 128 MiB windows are the most that zstd images use in practice; larger ones are a memory bomb.
+            decoder.window_log_max(27)?;
+            Box::new(decoder)
+        }
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(256 << 20, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+        }
+        _ => Box::new(input),
+    })
+}
+
+/// Tells whether a file is an archive that ADD unpacks: its first header, after decompression, is a tar header.
+///
+/// # Errors
+/// When reading fails; a file that only looks compressed is no archive.
+pub fn is_archive(input: impl Read) -> io::Result<bool> {
+    let mut block = [0u8; 512];
+    let Ok(mut stream) = decompress(input) else { return Ok(false) };
+    if stream.read_exact(&mut block).is_err() {
+        return Ok(false);
+    }
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(&block);
+    // The sum over the header with its own field as spaces.
+    let sum: u32 = block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
+    Ok(header.cksum().is_ok_and(|c| c == sum) && block[0] != 0)
+}
+
+/// Unpacks `archive` (already decompressed) below `root`.
+///
+/// # Errors
+/// At the first entry that cannot be made as it says; `root` then holds part of the archive and must be thrown away.
+pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<()> {
+    let mut extractor = Extractor { root, options, made: HashSet::new(), times: Vec::new() };
+    let mut archive = Archive::new(archive.take(MAX_UNPACKED + 1));
+    let mut total = 0u64;
+    for (count, entry) in archive.entries().map_err(ExtractError::Archive)?.enumerate() {
+        let mut entry = entry.map_err(ExtractError::Archive)?;
+        total = total.saturating_add(entry.size());
+        if count > MAX_ENTRIES || total > MAX_UNPACKED {
+            return Err(ExtractError::TooLarge);
+        }
+        extractor.entry(&mut entry)?;
+    }
+    // What follows the end mark (padding, signatures) still counts for the digest: read it to the end.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ExtractError::Archive)?;
+    extractor.finish()
+}
+
+struct Extractor<'a> {
+    root: &'a Dir,
+    options: &'a Options<'a>,
+    /// Directories known to exist with the right metadata.
+    made: HashSet<PathBuf>,
+    /// Times of directories, set last since every new entry changes them.
+    times: Vec<(PathBuf, i64)>,
+}
+
+struct Attributes {
+    mode: u32,
+    owner: Owner,
+    mtime: i64,
+    xattrs: Vec<Xattr>,
+}
+
+impl Extractor<'_> {
+    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<()> {
+        let raw = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
+        if raw.as_os_str().as_bytes().contains(&0) {
+            return Err(ExtractError::Entry { path: raw, what: "has a NUL byte in its name" });
+        }
+        if raw.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
+            return Err(ExtractError::Entry { path: raw, what: "has `..` in its path" });
+        }
+        let path = clean(&raw);
+        let attributes = self.attributes(entry, &path)?;
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+            return self.root_entry(&attributes);
+        };
+        let parent_dir = self.parent(parent)?;
+        if self.options.layer && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
+            return whiteout(&parent_dir, OsStr::from_bytes(hidden), &path);
+        }
+        self.place(entry, &parent_dir, name, &path, &attributes)
+    }
+
+    /// The archive's own root: it counts for a layer, not for ADD into an existing directory.
+    fn root_entry(&self, attributes: &Attributes) -> Result<()> {
+        if self.options.layer {
+            self.root.set_mode(OsStr::new("."), attributes.mode)?;
+            self.root.set_owner(OsStr::new("."), attributes.owner)?;
+        }
+        Ok(())
+    }
+
+    fn attributes(&self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<Attributes> {
+        let damaged = ExtractError::Archive;
+        let mut xattrs = Vec::new();
+        let (mut uid, mut gid) = (None, None);
+        if let Some(records) = entry.pax_extensions().map_err(damaged)? {
+            for record in records {
+                let record = record.map_err(ExtractError::Archive)?;
+                let number = || std::str::from_utf8(record.value_bytes()).ok().and_then(|v| v.parse::<u64>().ok());
+                match record.key_bytes() {
+                    b"uid" => uid = number(),
+                    b"gid" => gid = number(),
+                    key => {
+                        let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else { continue };
+                        let name = OsStr::from_bytes(name);
+                        if kept_xattr(name) && !name.as_bytes().contains(&0) {
+                            xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+                        }
+                    }
+                }
+            }
+        }
+        let header = entry.header();
+        let id = |pax: Option<u64>, plain: io::Result<u64>| -> Result<u32> {
+            let wide = match pax {
+                Some(id) => id,
+                None => plain.map_err(ExtractError::Archive)?,
+            };
+            u32::try_from(wide).map_err(|_| ExtractError::Entry { path: path.to_owned(), what: "has an owner beyond 32 bits" })
+        };
+        let owner = Owner { uid: id(uid, header.uid())?, gid: id(gid, header.gid())? };
+        Ok(Attributes {
+            mode: header.mode().map_err(damaged)? & 0o7777,
+            owner: self.options.owner.unwrap_or(owner),
+            mtime: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
+            xattrs,
+        })
+    }
+
+    /// Opens the directory an entry goes into, making what the archive implies but does not list.
+    fn parent(&mut self, path: &Path) -> Result<Dir> {
+        if !path.as_os_str().is_empty() && !self.made.contains(path) {
+            let mut prefix = PathBuf::new();
+            for part in path.iter() {
+                let above = prefix.clone();
+                prefix.push(part);
+                if self.made.contains(&prefix) {
+                    continue;
+                }
+                let dir = self.root.find_dir(&above)?;
+                match dir.metadata(part)? {
+                    Some(stat) if matches!(kind(&stat), FileType::Directory | FileType::Symlink) => {}
+                    Some(_) => {
+                        dir.remove_all(part)?;
+                        self.implied(&dir, part, &prefix)?;
+                    }
+                    None => self.implied(&dir, part, &prefix)?,
+                }
+                self.made.insert(prefix.clone());
+            }
+        }
+        Ok(self.root.find_dir(path)?)
+    }
+
+    fn implied(&self, dir: &Dir, name: &OsStr, path: &Path) -> Result<()> {
+        dir.create_dir(name, 0o755)?;
+        if let Some(owner) = self.options.owner {
+            dir.set_owner(name, owner)?;
+        }
+        for lower in self.options.lowers {
+            let Some(parent) = path.parent() else { break };
+            let Ok(below) = lower.plain_dir(parent) else { continue };
+            let Some(stat) = below.metadata(name)? else { continue };
+            if kind(&stat) == FileType::Directory {
+                dir.set_owner(name, Owner { uid: stat.st_uid, gid: stat.st_gid })?;
+                dir.set_mode(name, stat.st_mode)?;
+                dir.set_mtime(name, stat.st_mtime, 0)?;
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, entry: &mut Entry<'_, impl Read>, dir: &Dir, name: &OsStr, path: &Path, attributes: &Attributes) -> Result<()> {
+        let entry_type = entry.header().entry_type();
+        let existing = dir.metadata(name)?;
+        let is_dir = entry_type == EntryType::Directory;
+        match existing {
+            Some(stat) if is_dir && kind(&stat) == FileType::Directory => {}
+            Some(_) => {
+                dir.remove_all(name)?;
+                self.made.retain(|p| !p.starts_with(path));
+            }
+            None => {}
+        }
+        match entry_type {
+            EntryType::Directory => {
+                if dir.metadata(name)?.is_none() {
+                    dir.create_dir(name, 0o700)?;
+                }
+                self.made.insert(path.to_owned());
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let mut file = dir.create_file(name)?;
+                io::copy(entry, &mut file).map_err(|e| FileError::new("write", dir.path().join(name), e))?;
+            }
+            EntryType::Symlink => dir.create_link(name, &link_target(entry, path)?)?,
+            EntryType::Link => return self.hard_link(dir, name, &link_target(entry, path)?, path),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => node(entry, dir, name, entry_type, attributes.mode)?,
+            EntryType::XGlobalHeader => return Ok(()),
+            _ => return Err(ExtractError::Entry { path: path.to_owned(), what: "is of a kind that is not known" }),
+        }
+        self.finish_entry(dir, name, path, attributes, entry_type)
+    }
+
+    fn finish_entry(&mut self, dir: &Dir, name: &OsStr, path: &Path, attributes: &Attributes, entry_type: EntryType) -> Result<()> {
+        dir.set_owner(name, attributes.owner)?;
+        if entry_type != EntryType::Symlink {
+            // After the owner: chown clears setuid.
+            dir.set_mode(name, attributes.mode)?;
+            for (key, value) in &attributes.xattrs {
+                dir.set_xattr(name, key, value)?;
+            }
+        }
+        if entry_type == EntryType::Directory {
+            self.times.push((path.to_owned(), attributes.mtime));
+            return Ok(());
+        }
+        Ok(dir.set_mtime(name, attributes.mtime, 0)?)
+    }
+
+    fn hard_link(&self, dir: &Dir, name: &OsStr, target: &OsStr, path: &Path) -> Result<()> {
+        let target = clean(Path::new(target));
+        let what = "is a hard link to nothing in the archive";
+        let missing = || ExtractError::Entry { path: path.to_owned(), what };
+        let (Some(parent), Some(target_name)) = (target.parent(), target.file_name()) else { return Err(missing()) };
+        let from = self.root.find_dir(parent).map_err(|_| missing())?;
+        if from.metadata(target_name)?.is_none_or(|stat| kind(&stat) == FileType::Directory) {
+            return Err(missing());
+        }
+        Ok(dir.create_hard_link(name, &from, target_name)?)
+    }
+
+    fn finish(self) -> Result<()> {
+        for (path, mtime) in self.times.iter().rev() {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            // A later entry may have replaced it.
+            let Ok(dir) = self.root.find_dir(parent) else { continue };
+            if dir.metadata(name)?.is_some() {
+                dir.set_mtime(name, *mtime, 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn link_target(entry: &Entry<'_, impl Read>, path: &Path) -> Result<OsString> {
+    let what = "is a link without target";
+    let target = entry.link_name_bytes().filter(|t| !t.is_empty() && !t.contains(&0));
+    let target = target.ok_or_else(|| ExtractError::Entry { path: path.to_owned(), what })?;
+    Ok(OsString::from_vec(target.into_owned()))
+}
+
+fn node(entry: &Entry<'_, impl Read>, dir: &Dir, name: &OsStr, entry_type: EntryType, mode: u32) -> Result<()> {
+    let header = entry.header();
+    let number = |n: io::Result<Option<u32>>| n.map_err(ExtractError::Archive).map(Option::unwrap_or_default);
+    let device = makedev(number(header.device_major())?, number(header.device_minor())?);
+    let file_type = match entry_type {
+        EntryType::Char => FileType::CharacterDevice,
+        EntryType::Block => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    if file_type == FileType::CharacterDevice && device == 0 {
+        // To the overlay this is a whiteout, not a device.
+        let path = dir.path().join(name);
+        return Err(ExtractError::Entry { path, what: "is a device 0:0, which is reserved" });
+    }
+    Ok(dir.create_node(name, file_type, mode, if file_type == FileType::Fifo { 0 } else { device })?)
+}
+
+/// Turns `.wh.NAME` into an overlay whiteout and `.wh..wh..opq` into an opaque directory.
+fn whiteout(dir: &Dir, hidden: &OsStr, path: &Path) -> Result<()> {
+    if hidden == OsStr::new(".wh..opq") {
+        return Ok(dir.set_xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR), b"y")?);
+    }
+    if hidden.as_bytes().starts_with(b".wh.") {
+        // Bookkeeping of aufs (`.wh..wh.plnk`): nothing to unpack.
+        return Ok(());
+    }
+    if hidden.is_empty() || hidden == OsStr::new(".") || hidden == OsStr::new("..") {
+        return Err(ExtractError::Entry { path: path.to_owned(), what: "is a whiteout of nothing" });
+    }
+    dir.remove_all(hidden)?;
+    Ok(dir.create_node(hidden, FileType::CharacterDevice, 0, 0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::tar::{EntryHeader, TarWriter};
+
+    fn entry(path: &str, file_type: FileType) -> EntryHeader<'_> {
+        EntryHeader {
+            path: Path::new(path),
+            file_type,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: 9,
+            device: 0,
+            target: None,
+            hard_link: None,
+            xattrs: &[],
+        }
+    }
+
+    fn archive(entries: &[(EntryHeader<'_>, &[u8])]) -> Vec<u8> {
+        let mut tar = TarWriter::new(Vec::new());
+        for (header, content) in entries {
+            let header = EntryHeader { size: content.len() as u64, ..header.clone() };
+            tar.append(&header, &mut &content[..]).unwrap();
+        }
+        tar.finish().unwrap()
+    }
+
+    fn unpack(bytes: &[u8], layer: bool) -> (PathBuf, Result<()>) {
+        let base = std::env::temp_dir().join(format!("roadstead-extract-{}-{:p}", std::process::id(), bytes));
+        std::fs::create_dir_all(&base).unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let owner = Some(Owner { uid, gid: rustix::process::getgid().as_raw() });
+        let result = extract(bytes, &Dir::open(&base).unwrap(), &Options { layer, owner, lowers: &[] });
+        (base, result)
+    }
+
+    #[test]
+    fn escapes_are_impossible() {
+        let link = EntryHeader { target: Some(b"/tmp"), ..entry("out", FileType::Symlink) };
+        let bytes = archive(&[(link, b""), (entry("out/roadstead-escaped", FileType::RegularFile), b"x")]);
+        let (base, result) = unpack(&bytes, true);
+        assert!(matches!(result, Err(ExtractError::File(_))), "{result:?}");
+        assert!(!Path::new("/tmp/roadstead-escaped").exists());
+        std::fs::remove_dir_all(base).unwrap();
+
+        let (base, result) = unpack(&archive(&[(entry("a/../../x", FileType::RegularFile), b"x")]), true);
+        assert!(matches!(result, Err(ExtractError::Entry { .. })), "{result:?}");
+        std::fs::remove_dir_all(base).unwrap();
+
+        let hard = EntryHeader { hard_link: Some(Path::new("../../etc/passwd")), ..entry("p", FileType::RegularFile) };
+        let (base, result) = unpack(&archive(&[(hard, b"")]), true);
+        assert!(matches!(result, Err(ExtractError::Entry { .. })), "{result:?}");
+        std::fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn later_entries_replace_earlier_ones() {
+        let bytes = archive(&[
+            (entry("d", FileType::Directory), b""),
+            (entry("d/f", FileType::RegularFile), b"one"),
+            (entry("d", FileType::RegularFile), b"two"),
+            (entry("e/f/g", FileType::RegularFile), b"three"),
+        ]);
+        let (base, result) = unpack(&bytes, false);
+        result.unwrap();
+        assert_eq!(std::fs::read(base.join("d")).unwrap(), b"two");
+        assert_eq!(std::fs::read(base.join("e/f/g")).unwrap(), b"three");
+        std::fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn damaged_archives_are_errors() {
+        let good = archive(&[(entry("f", FileType::RegularFile), &[7; 2000])]);
+        let (base, result) = unpack(&good[..1000], false);
+        assert!(matches!(result, Err(ExtractError::Archive(_) | ExtractError::File(_))), "{result:?}");
+        std::fs::remove_dir_all(base).unwrap();
+        assert!(is_archive(&good[..]).unwrap());
+        assert!(!is_archive(&b"#!/bin/sh\n"[..]).unwrap());
+        assert!(!is_archive(&[0x1f, 0x8b, 8, 0][..]).unwrap());
+    }
+}

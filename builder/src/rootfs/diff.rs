@@ -1,0 +1,150 @@
+//! What a step changed: the upper directory of its overlay, written as a layer; or a whole root file system, written as a tar.
+
+use crate::beneath::{Dir, FileError, kind};
+use crate::layer::extract::OPAQUE_XATTR;
+use crate::layer::tar::{EntryHeader, TarWriter};
+use rustix::fs::{FileType, Stat};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Time that stands in every layer for files made by a build without `SOURCE_DATE_EPOCH`: 1980-01-01T00:00:01Z, the earliest that zip
+/// files and other formats can hold. Changing it changes every digest.
+pub const DEFAULT_EPOCH: i64 = 315_532_801;
+
+/// Tells why a diff could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// Reading the changes failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Writing the archive failed.
+    #[error("cannot write the layer")]
+    Write(#[source] io::Error),
+}
+
+/// Says how a tree is written.
+#[derive(Debug, Clone)]
+pub struct Options<'a> {
+    /// Times later than this are set to it, in the archive and on disk, so that later steps see what the image will hold.
+    pub epoch: Option<i64>,
+    /// Paths that are the sandbox's own and never belong to a layer.
+    pub leave_out: &'a [PathBuf],
+    /// Whether overlay whiteouts are turned into the image format's.
+    pub whiteouts: bool,
+    /// The layers below: the overlay marks new directories opaque too, but only one that hides something needs a marker.
+    pub lowers: &'a [Dir],
+}
+
+/// Writes what lies below `root`, in byte order, and tells how many entries there were. The root's own entry is not written.
+///
+/// # Errors
+/// When reading or writing fails.
+pub fn write<W: Write>(root: &Dir, tar: &mut TarWriter<W>, options: &Options<'_>) -> Result<usize, DiffError> {
+    let mut writer = Writer { root, tar, options, names: HashMap::new(), count: 0 };
+    writer.directory(Path::new(""))?;
+    Ok(writer.count)
+}
+
+struct Writer<'a, W: Write> {
+    root: &'a Dir,
+    tar: &'a mut TarWriter<W>,
+    options: &'a Options<'a>,
+    /// First path of files with several names.
+    names: HashMap<(u64, u64), PathBuf>,
+    count: usize,
+}
+
+impl<W: Write> Writer<'_, W> {
+    fn directory(&mut self, path: &Path) -> Result<(), DiffError> {
+        let dir = self.root.plain_dir(path)?;
+        if self.options.whiteouts
+            && !path.as_os_str().is_empty()
+            && dir.xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR))?.is_some_and(|v| v == b"y")
+            && self.options.lowers.iter().any(|lower| lower.plain_dir(path).is_ok())
+        {
+            self.marker(&path.join(".wh..wh..opq"))?;
+        }
+        for name in dir.names()? {
+            let full = path.join(&name);
+            if self.options.leave_out.contains(&full) {
+                continue;
+            }
+            let Some(stat) = dir.metadata(&name)? else { continue };
+            let file_type = kind(&stat);
+            if self.options.whiteouts && file_type == FileType::CharacterDevice && stat.st_rdev == 0 {
+                let mut hidden = std::ffi::OsString::from(".wh.");
+                hidden.push(&name);
+                self.marker(&path.join(hidden))?;
+                continue;
+            }
+            // A socket cannot live in a tar; its maker makes it again.
+            if file_type == FileType::Socket {
+                continue;
+            }
+            self.entry(&dir, &name, &full, &stat)?;
+            if file_type == FileType::Directory {
+                self.directory(&full)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn marker(&mut self, path: &Path) -> Result<(), DiffError> {
+        let header = EntryHeader {
+            path,
+            file_type: FileType::RegularFile,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: self.options.epoch.unwrap_or(DEFAULT_EPOCH),
+            device: 0,
+            target: None,
+            hard_link: None,
+            xattrs: &[],
+        };
+        self.count += 1;
+        self.tar.append(&header, &mut io::empty()).map_err(DiffError::Write)
+    }
+
+    fn entry(&mut self, dir: &Dir, name: &OsStr, path: &Path, stat: &Stat) -> Result<(), DiffError> {
+        let file_type = kind(stat);
+        let mtime = self.options.epoch.map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
+        if mtime != stat.st_mtime {
+            dir.set_mtime(name, mtime, 0)?;
+        }
+        let target = if file_type == FileType::Symlink { Some(dir.read_link(name)?) } else { None };
+        let first = if stat.st_nlink > 1 && file_type != FileType::Directory {
+            let id = (stat.st_dev, stat.st_ino);
+            let first = self.names.get(&id).cloned();
+            if first.is_none() {
+                self.names.insert(id, path.to_owned());
+            }
+            first
+        } else {
+            None
+        };
+        let xattrs = if first.is_some() { Vec::new() } else { dir.xattrs(name)? };
+        let header = EntryHeader {
+            path,
+            file_type,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime,
+            device: stat.st_rdev,
+            target: target.as_deref().map(std::os::unix::ffi::OsStrExt::as_bytes),
+            hard_link: first.as_deref(),
+            xattrs: &xattrs,
+        };
+        self.count += 1;
+        if file_type == FileType::RegularFile && header.hard_link.is_none() && header.size > 0 {
+            let mut file = dir.open_file(name)?;
+            return self.tar.append(&header, &mut file).map_err(DiffError::Write);
+        }
+        self.tar.append(&header, &mut io::empty()).map_err(DiffError::Write)
+    }
+}

@@ -1,0 +1,6 @@
+//! Root file systems: unpacked layers kept on disk, mounted as overlays, changed by copies and read back as diffs.
+
+pub mod copy;
+pub mod diff;
+pub mod overlay;
+pub mod users;

@@ -1,0 +1,304 @@
+//! Unpacked layers on disk, and root file systems mounted over them.
+//!
+//! A layer lies unpacked in the form overlay's lower directories have, under the name of its chain id: the layers below it decide what
+//! its implied directories look like. Directories appear by rename, so a crash leaves none half made under a chain id.
+
+use crate::beneath::{Dir, FileError};
+use crate::layer::extract::{self, ExtractError};
+use crate::layer::write::Layer;
+use crate::sandbox::{self, SandboxError};
+use roadstead_registry_client::{Digest, DigestWriter, Store};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Hex digits of a chain id in a directory name: 96 bits. Short, since all lower directories of a mount share one 4 KiB option string.
+const NAME_DIGITS: usize = 24;
+
+/// Tells why a root file system could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A layer's archive could not be unpacked.
+    #[error("cannot unpack layer {digest}")]
+    Extract {
+        /// The layer's blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: ExtractError,
+    },
+    /// A layer's content is not what the image config says.
+    #[error("layer {digest} unpacks to {found}, but the image config says {expected}")]
+    DiffId {
+        /// The layer's blob.
+        digest: Digest,
+        /// What it has.
+        found: Digest,
+        /// What it should have.
+        expected: Digest,
+    },
+    /// The blob is missing or unreadable.
+    #[error(transparent)]
+    Store(#[from] roadstead_registry_client::Error),
+    /// Mounting failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+type Result<T> = std::result::Result<T, OverlayError>;
+
+/// Identifies a layer together with all below it. Source: OCI image specification, config.md, "Layer ChainID".
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ChainId(Digest);
+
+impl ChainId {
+    /// The id of `diff_id` upon `parent`.
+    #[must_use]
+    pub fn of(parent: Option<&Self>, diff_id: &Digest) -> Self {
+        Self(parent.map_or_else(|| diff_id.clone(), |parent| Digest::of(format!("{} {diff_id}", parent.0).as_bytes())))
+    }
+
+    /// The ids of a whole stack, lowest first.
+    pub fn stack<'a>(diff_ids: impl IntoIterator<Item = &'a Digest>) -> Vec<Self> {
+        let mut chain: Vec<Self> = Vec::new();
+        for diff_id in diff_ids {
+            let next = Self::of(chain.last(), diff_id);
+            chain.push(next);
+        }
+        chain
+    }
+
+    fn directory(&self) -> &str {
+        self.0.hex().get(..NAME_DIGITS).unwrap_or_default()
+    }
+}
+
+/// The directory of unpacked layers, and the scratch directory of one build on the same file system.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    dir: PathBuf,
+    scratch: PathBuf,
+}
+
+/// A root file system that is mounted until dropped.
+#[derive(Debug)]
+pub struct Rootfs {
+    path: PathBuf,
+    /// Where changes go, if it may be changed.
+    upper: Option<PathBuf>,
+    work: Option<PathBuf>,
+    mounted: bool,
+}
+
+impl Layers {
+    /// Uses `dir` for layers and `scratch` for what is being made; both are created.
+    ///
+    /// # Errors
+    /// When they cannot be created.
+    pub fn open(dir: &Path, scratch: &Path) -> Result<Self> {
+        for path in [dir, scratch] {
+            std::fs::create_dir_all(path).map_err(|e| FileError::new("create directory", path, e))?;
+        }
+        Ok(Self { dir: dir.to_owned(), scratch: scratch.to_owned() })
+    }
+
+    fn path(&self, id: &ChainId) -> PathBuf {
+        self.dir.join(id.directory())
+    }
+
+    /// Tells whether the layer lies unpacked.
+    #[must_use]
+    pub fn has(&self, id: &ChainId) -> bool {
+        self.path(id).is_dir()
+    }
+
+    fn scratch_dir(&self, what: &str) -> Result<PathBuf> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = self.scratch.join(format!("{what}-{number}"));
+        std::fs::create_dir(&path).map_err(|e| FileError::new("create directory", &path, e))?;
+        set_mode(&path, 0o755)?;
+        Ok(path)
+    }
+
+    /// Opens the unpacked directories of `chain`, uppermost first.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn lowers(&self, chain: &[ChainId]) -> Result<Vec<Dir>> {
+        chain.iter().rev().map(|id| Ok(Dir::open(&self.path(id))?)).collect()
+    }
+
+    /// Unpacks the last layer of `chain`, whose blob is in `store`. The layers below must be there.
+    ///
+    /// # Errors
+    /// When the blob is damaged, hostile, or not what its diff_id says; nothing is kept then.
+    pub fn unpack(&self, store: &Store, chain: &[ChainId], layer: &Layer) -> Result<()> {
+        let Some((id, below)) = chain.split_last() else { return Ok(()) };
+        if self.has(id) {
+            return Ok(());
+        }
+        let path = self.scratch_dir("unpack")?;
+        let result = self.unpack_into(store, &path, below, layer);
+        if result.is_err() {
+            self.discard(&path);
+            return result;
+        }
+        self.keep(&path, id)
+    }
+
+    fn unpack_into(&self, store: &Store, path: &Path, below: &[ChainId], layer: &Layer) -> Result<()> {
+        let digest = &layer.descriptor.digest;
+        let damaged = |e| OverlayError::Extract { digest: digest.clone(), source: ExtractError::Archive(e) };
+        let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
+        let mut tee = Tee { input: blob, digest: DigestWriter::new(io::sink()) };
+        let lowers = self.lowers(below)?;
+        let options = extract::Options { layer: true, owner: None, lowers: &lowers };
+        let root = Dir::open(path)?;
+        let failed = |source| OverlayError::Extract { digest: digest.clone(), source };
+        extract::extract(&mut tee, &root, &options).map_err(failed)?;
+        io::copy(&mut tee, &mut io::sink()).map_err(damaged)?;
+        let (_, found, _) = tee.digest.finish();
+        if found != layer.diff_id {
+            return Err(OverlayError::DiffId { digest: digest.clone(), found, expected: layer.diff_id.clone() });
+        }
+        Ok(())
+    }
+
+    /// Keeps the changes of `rootfs` as the unpacked form of the layer `id`.
+    ///
+    /// # Errors
+    /// When the directory cannot be moved.
+    pub fn adopt(&self, mut rootfs: Rootfs, id: &ChainId) -> Result<()> {
+        rootfs.unmount();
+        let Some(upper) = rootfs.upper.take() else { return Ok(()) };
+        self.keep(&upper, id)
+    }
+
+    fn keep(&self, path: &Path, id: &ChainId) -> Result<()> {
+        let target = self.path(id);
+        match std::fs::rename(path, &target) {
+            Ok(()) => Ok(()),
+            // Another build was first; the content is the same.
+            Err(_) if target.is_dir() => {
+                self.discard(path);
+                Ok(())
+            }
+            Err(e) => Err(FileError::new("move layer to", target, e).into()),
+        }
+    }
+
+    fn discard(&self, path: &Path) {
+        if let (Ok(scratch), Some(name)) = (Dir::open(&self.scratch), path.file_name()) {
+            // What cannot be removed now goes with the scratch directory.
+            drop(scratch.remove_all(name));
+        }
+    }
+
+    /// Mounts `chain` with a fresh upper directory. `below` (mount points of the sandbox) lies under everything.
+    ///
+    /// # Errors
+    /// When a layer is missing or the mount fails.
+    pub fn mount(&self, chain: &[ChainId], below: Option<&Path>) -> Result<Rootfs> {
+        let (path, upper, work) = (self.scratch_dir("root")?, self.scratch_dir("upper")?, self.scratch_dir("work")?);
+        let mut lowers: Vec<PathBuf> = chain.iter().rev().map(|id| PathBuf::from(id.directory())).collect();
+        lowers.extend(below.map(Path::to_owned));
+        if lowers.is_empty() {
+            lowers.push(self.scratch_dir("empty")?);
+        }
+        sandbox::mount_overlay(&self.dir, &lowers, Some((&upper, &work)), &path)?;
+        Ok(Rootfs { path, upper: Some(upper), work: Some(work), mounted: true })
+    }
+
+    /// Mounts `chain` for reading only.
+    ///
+    /// # Errors
+    /// As [`Self::mount`].
+    pub fn mount_readonly(&self, chain: &[ChainId]) -> Result<Rootfs> {
+        let path = match chain {
+            [] => self.scratch_dir("empty")?,
+            [only] => self.path(only),
+            several => {
+                let path = self.scratch_dir("root")?;
+                let lowers: Vec<PathBuf> = several.iter().rev().map(|id| PathBuf::from(id.directory())).collect();
+                sandbox::mount_overlay(&self.dir, &lowers, None, &path)?;
+                return Ok(Rootfs { path, upper: None, work: None, mounted: true });
+            }
+        };
+        Ok(Rootfs { path, upper: None, work: None, mounted: false })
+    }
+}
+
+impl Rootfs {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the directory that holds only what was changed.
+    ///
+    /// # Errors
+    /// When it was mounted for reading only.
+    pub fn changes(&self) -> Result<Dir> {
+        match &self.upper {
+            Some(upper) => Ok(Dir::open(upper)?),
+            None => Err(FileError::new("read changes of", &self.path, io::Error::from(io::ErrorKind::ReadOnlyFilesystem)).into()),
+        }
+    }
+
+    /// Unmounts, so that the changes lie still.
+    pub fn unmount(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            sandbox::unmount(&self.path);
+        }
+    }
+}
+
+impl Drop for Rootfs {
+    fn drop(&mut self) {
+        self.unmount();
+        for path in [self.upper.take(), self.work.take()].into_iter().flatten() {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            if let Ok(parent) = Dir::open(parent) {
+                // What cannot be removed now goes with the scratch directory.
+                drop(parent.remove_all(name));
+            }
+        }
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    Ok(std::fs::set_permissions(path, permissions).map_err(|e| FileError::new("change mode of", path, e))?)
+}
+
+/// Digests what is read through it.
+struct Tee<R> {
+    input: R,
+    digest: DigestWriter<io::Sink>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buffer)?;
+        io::Write::write_all(&mut self.digest, buffer.get(..n).unwrap_or_default())?;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_ids_follow_the_specification() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let chain = ChainId::stack([&a, &b]);
+        assert_eq!(chain[0].0, a);
+        assert_eq!(chain[1].0, Digest::of(format!("{a} {b}").as_bytes()));
+    }
+}

@@ -1,0 +1,306 @@
+//! The sandbox's process: step by step from the builder's namespaces to the command.
+//!
+//! Two processes: `outer` unshares and waits; `inner` is process 1 of the new pid namespace, sets up the root, drops everything, and
+//! becomes the command. When `outer` or the builder dies, the kernel kills `inner` and all below it.
+
+use super::plan::{CAPABILITIES, Plan};
+use super::{CHILD_NAME, SETUP_FAILED, SandboxError, identity, seccomp};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use std::ffi::CString;
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// Does the sandbox's work when this process was started for it, and gives its exit code; otherwise gives `None` at once.
+///
+/// Must be the first thing `main` does: the steps need a process without threads.
+#[must_use]
+pub fn child_main() -> Option<ExitCode> {
+    let mut arguments = std::env::args();
+    if arguments.next().as_deref() != Some(CHILD_NAME) {
+        return None;
+    }
+    let role = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let result = match role.as_str() {
+        "outer" => outer(),
+        "inner" => inner().map(|never| match never {}),
+        "map" => identity::map_main(&rest).map(|()| 0),
+        _ => Err(SandboxError::Setup("unknown role".into())),
+    };
+    Some(match result {
+        Ok(status) => ExitCode::from(u8::try_from(status & 0xff).unwrap_or(1)),
+        Err(error) => {
+            let message = chain(&error);
+            // The mapping process answers on standard output, the others have the RUN's standard error.
+            let written = if role == "map" { std::io::stdout().write_all(message.as_bytes()) } else { writeln!(std::io::stderr(), "{message}") };
+            drop(written);
+            ExitCode::from(u8::try_from(SETUP_FAILED).unwrap_or(1))
+        }
+    })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn system<E: Into<std::io::Error>>(operation: &str) -> impl FnOnce(E) -> SandboxError + '_ {
+    move |e| SandboxError::system(operation, e)
+}
+
+/// Dies with the parent, and at once if it has died already.
+fn die_with_parent(parent: Option<rustix::process::Pid>) -> Result<(), SandboxError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(system("set the parent death signal"))?;
+    if parent.is_some() && rustix::process::getppid() != parent {
+        return Err(SandboxError::Setup("the builder is gone".into()));
+    }
+    Ok(())
+}
+
+fn outer() -> Result<i32, SandboxError> {
+    die_with_parent(None)?;
+    let mut plan = Vec::new();
+    std::io::stdin().read_to_end(&mut plan).map_err(system("read the plan"))?;
+    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    // SAFETY: this process has one thread and shares neither memory nor files with another.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(system("unshare namespaces"))?;
+    let mut inner = Command::new("/proc/self/exe")
+        .arg0(CHILD_NAME)
+        .arg("inner")
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(system("start the first process of the sandbox"))?;
+    if let Some(mut stdin) = inner.stdin.take() {
+        stdin.write_all(&plan).map_err(system("hand over the plan"))?;
+    }
+    let status = inner.wait().map_err(system("wait for the command"))?;
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+enum Never {}
+
+fn inner() -> Result<Never, SandboxError> {
+    die_with_parent(None)?;
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(system("read the plan"))?;
+    let plan: Plan = serde_json::from_slice(&text).map_err(|e| SandboxError::Setup(format!("the plan is malformed: {e}")))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    mount_root(&plan)?;
+    change_root(&plan.rootfs)?;
+    rustix::system::sethostname(plan.hostname.as_bytes()).map_err(system("set the host name"))?;
+    quiet_stdin()?;
+    let program = find_program(&plan)?;
+    let filters = seccomp::programs()?;
+    // In this order: the filters need CAP_SYS_ADMIN, the bounding set CAP_SETPCAP, the ids CAP_SETUID and CAP_SETGID.
+    for filter in &filters {
+        seccomp::install(filter)?;
+    }
+    limit_bounding_set()?;
+    become_user(&plan)?;
+    rustix::process::chdir(&plan.cwd).map_err(|e| SandboxError::system(format!("enter `{}`", plan.cwd.display()), e))?;
+    let (first, rest) = plan.argv.split_first().ok_or_else(|| SandboxError::Setup("the plan has no command".into()))?;
+    let error = Command::new(program).arg0(first).args(rest).env_clear().envs(plan.env.iter().map(|(k, v)| (k, v))).exec();
+    Err(SandboxError::system(format!("run `{first}`"), error))
+}
+
+/// Mounts everything the command sees below the root.
+fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
+    let root = &plan.rootfs;
+    // pivot_root wants a mount point that is not shared.
+    rustix::mount::mount_bind_recursive(root, root).map_err(system("bind the root"))?;
+    let proc = root.join("proc");
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("proc", &proc, "proc", quiet, None).map_err(system("mount /proc"))?;
+    mount_sys(&root.join("sys"), quiet)?;
+    mount_dev(&root.join("dev"))?;
+    for path in ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"] {
+        read_only(&root.join(path))?;
+    }
+    for path in ["proc/kcore", "proc/keys", "proc/timer_list", "proc/sched_debug", "proc/latency_stats"] {
+        let target = root.join(path);
+        if target.exists() {
+            rustix::mount::mount_bind("/dev/null", &target).map_err(system("mask a file of /proc"))?;
+        }
+    }
+    for bind in &plan.binds {
+        let target = resolve_in(root, &bind.target)?;
+        let what = format!("show `{}` as `{}`", bind.source.display(), bind.target.display());
+        rustix::mount::mount_bind(&bind.source, &target).map_err(|e| SandboxError::system(what, e))?;
+        read_only_bind(&target)?;
+    }
+    Ok(())
+}
+
+/// Names a path inside the root through a handle, so that no link of the image can lead a mount out.
+fn resolve_in(root: &Path, path: &Path) -> Result<PathBuf, SandboxError> {
+    use rustix::fs::ResolveFlags;
+    use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+    let failed = |e| SandboxError::system(format!("find `{}` in the image", path.display()), e);
+    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how).map_err(failed)?;
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // Stays open until exec, which closes it.
+    let _kept = file.into_raw_fd();
+    Ok(PathBuf::from(name))
+}
+
+fn mount_sys(target: &Path, quiet: MountFlags) -> Result<(), SandboxError> {
+    if rustix::mount::mount("sysfs", target, "sysfs", quiet | MountFlags::RDONLY, None).is_err() {
+        // A user namespace without a network namespace may not mount sysfs; what the user sees anyway is shown.
+        rustix::mount::mount_bind_recursive("/sys", target).map_err(system("show /sys"))?;
+        return read_only_bind(target);
+    }
+    let firmware = target.join("firmware");
+    if firmware.exists() {
+        rustix::mount::mount("tmpfs", &firmware, "tmpfs", quiet | MountFlags::RDONLY, None).map_err(system("mask /sys/firmware"))?;
+    }
+    Ok(())
+}
+
+fn mount_dev(dev: &Path) -> Result<(), SandboxError> {
+    let options = CString::new("mode=755,size=65536k").map_err(|_| SandboxError::Setup("bad options".into()))?;
+    let flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+    rustix::mount::mount("tmpfs", dev, "tmpfs", flags, Some(options.as_c_str())).map_err(system("mount /dev"))?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let target = dev.join(name);
+        std::fs::File::create(&target).map_err(system("make a device file"))?;
+        rustix::mount::mount_bind(Path::new("/dev").join(name), &target).map_err(system("show a device"))?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+        ("core", "/proc/kcore"),
+    ] {
+        std::os::unix::fs::symlink(target, dev.join(name)).map_err(system("make a link in /dev"))?;
+    }
+    for (name, kind, options) in [
+        ("pts", "devpts", "newinstance,ptmxmode=0666,mode=620,gid=5"),
+        ("shm", "tmpfs", "mode=1777,size=67108864"),
+        ("mqueue", "mqueue", ""),
+    ] {
+        let target = dev.join(name);
+        std::fs::create_dir(&target).map_err(system("make a directory in /dev"))?;
+        mount_in_dev(&target, kind, options)?;
+    }
+    Ok(())
+}
+
+fn mount_in_dev(target: &Path, kind: &str, options: &str) -> Result<(), SandboxError> {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mount = |options: &str| {
+        let options = CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
+        rustix::mount::mount(kind, target, kind, flags, Some(options.as_c_str()))
+    };
+    match mount(options) {
+        // Group 5 (tty) may not be mapped for an ordinary user.
+        Err(_) if kind == "devpts" => mount("newinstance,ptmxmode=0666,mode=620").map_err(system("mount /dev/pts")),
+        Err(e) => Err(SandboxError::system(format!("mount {kind}"), e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn read_only(path: &Path) -> Result<(), SandboxError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    rustix::mount::mount_bind_recursive(path, path).map_err(system("bind a path of /proc"))?;
+    read_only_bind(path)
+}
+
+fn read_only_bind(path: &Path) -> Result<(), SandboxError> {
+    // Flags that the mount has and a user namespace may not take off must be repeated.
+    let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    if let Ok(stat) = rustix::fs::statvfs(path) {
+        for (have, keep) in [
+            (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+            (rustix::fs::StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+            (rustix::fs::StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+            (rustix::fs::StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+        ] {
+            if stat.f_flag.contains(have) {
+                flags |= keep;
+            }
+        }
+    }
+    let failed = |e| SandboxError::system(format!("make `{}` read-only", path.display()), e);
+    rustix::mount::mount_remount(path, flags, "").map_err(failed)
+}
+
+/// Makes the root the only thing the process can name.
+fn change_root(root: &Path) -> Result<(), SandboxError> {
+    rustix::process::chdir(root).map_err(system("enter the root"))?;
+    // New root and old root in one place: the old one is then below the new and can be detached without a directory for it.
+    rustix::process::pivot_root(".", ".").map_err(system("change the root"))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(system("detach the old root"))?;
+    rustix::process::chdir("/").map_err(system("enter the new root"))
+}
+
+fn quiet_stdin() -> Result<(), SandboxError> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(system("open /dev/null"))?;
+    rustix::stdio::dup2_stdin(&null).map_err(system("replace standard input"))
+}
+
+/// Looks the command up in the PATH it will have, inside its own root.
+fn find_program(plan: &Plan) -> Result<PathBuf, SandboxError> {
+    let name = plan.argv.first().map(String::as_str).unwrap_or_default();
+    if name.contains('/') {
+        return Ok(plan.cwd.join(name));
+    }
+    let path = plan.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str()).unwrap_or_default();
+    let found = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name)).find(|file| {
+        let executable = rustix::fs::access(file.as_os_str().as_bytes(), rustix::fs::Access::EXEC_OK).is_ok();
+        executable && file.is_file()
+    });
+    found.ok_or_else(|| SandboxError::Setup(format!("`{name}` is not in the image: not found in PATH ({path})")))
+}
+
+fn allowed_capabilities() -> CapabilitySet {
+    CapabilitySet::from_bits_retain(CAPABILITIES.iter().fold(0, |bits, number| bits | 1u64 << number))
+}
+
+fn limit_bounding_set() -> Result<(), SandboxError> {
+    for number in 0..64u32 {
+        let single = CapabilitySet::from_bits_retain(1 << number);
+        if CAPABILITIES.contains(&number) || !rustix::thread::capability_is_in_bounding_set(single).unwrap_or(false) {
+            continue;
+        }
+        rustix::thread::remove_capability_from_bounding_set(single).map_err(system("limit capabilities"))?;
+    }
+    Ok(())
+}
+
+fn become_user(plan: &Plan) -> Result<(), SandboxError> {
+    let groups: Vec<Gid> = plan.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    if !denied {
+        rustix::thread::set_thread_groups(&groups).map_err(system("set supplementary groups"))?;
+    } else if plan.groups.iter().any(|gid| *gid != 0) {
+        return Err(SandboxError::Setup("supplementary groups need more than one mapped id: install uidmap and add ranges to /etc/subuid".into()));
+    }
+    let unmapped = |e: rustix::io::Errno| {
+        SandboxError::system(format!("become user {}:{} (is it mapped in this user namespace?)", plan.uid, plan.gid), e)
+    };
+    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(unmapped)?;
+    rustix::thread::clear_ambient_capability_set().map_err(system("clear ambient capabilities"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(unmapped)?;
+    // Leaving uid 0 has cleared them; root keeps a container's.
+    let allowed = if plan.uid == 0 { allowed_capabilities() } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: allowed, permitted: allowed, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(system("set capabilities"))
+}

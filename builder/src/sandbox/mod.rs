@@ -1,0 +1,121 @@
+//! Where RUN runs: namespaces, an overlay as root, a Docker container's capabilities, seccomp.
+//!
+//! The only module with `unsafe`. The builder enters a mount namespace of its own before any thread exists ([`enter`]), so nothing it
+//! mounts outlives it, however it ends. A RUN's process is this binary again under another name ([`child_main`]): single-threaded,
+//! given its [`plan::Plan`] on standard input.
+
+#![expect(unsafe_code, reason = "unshare and the seccomp call have no safe form; each use says why it is sound")]
+
+mod child;
+mod identity;
+mod mounts;
+pub mod plan;
+mod seccomp;
+
+pub use child::child_main;
+pub use identity::{Identity, enter};
+pub use mounts::{mount_overlay, unmount};
+
+use plan::Plan;
+use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+
+/// Name under which the binary runs as the sandbox's process.
+const CHILD_NAME: &str = "roadstead-sandbox";
+
+/// Exit status of the sandbox's process when the sandbox itself could not be made; the reason is on its standard error.
+const SETUP_FAILED: i32 = 233;
+
+/// Tells why a sandbox could not be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    System {
+        /// What was tried.
+        operation: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither root with CAP_SYS_ADMIN nor user namespaces are to be had.
+    #[error("cannot make a sandbox here: {0}")]
+    Unavailable(String),
+    /// The sandbox's process could not set itself up.
+    #[error("cannot set up the sandbox: {0}")]
+    Setup(String),
+}
+
+impl SandboxError {
+    fn system(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { operation: operation.into(), source: source.into() }
+    }
+}
+
+/// A RUN under way.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+/// Starts the process of `plan`; its standard output and standard error are pipes.
+///
+/// # Errors
+/// When this binary cannot be started again.
+pub fn start(plan: &Plan) -> Result<Running, SandboxError> {
+    use std::os::unix::process::CommandExt as _;
+    let failed = |e| SandboxError::system("start the sandbox process", e);
+    let mut child = Command::new("/proc/self/exe")
+        .arg0(CHILD_NAME)
+        .arg("outer")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let plan = serde_json::to_vec(plan).map_err(|e| SandboxError::Setup(e.to_string()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&plan).map_err(failed)?;
+    }
+    Ok(Running { child })
+}
+
+impl Running {
+    /// The pipes of the process; each can be taken once.
+    pub fn output(&mut self) -> (Option<std::process::ChildStdout>, Option<std::process::ChildStderr>) {
+        (self.child.stdout.take(), self.child.stderr.take())
+    }
+
+    /// The id to kill: the process's death takes all others of the sandbox with it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end. Gives the exit status as a shell would: 128 and the signal's number for a killed command.
+    ///
+    /// # Errors
+    /// When waiting fails, or the sandbox could not be set up (the reason is then on its standard error).
+    pub fn wait(mut self) -> Result<i32, SandboxError> {
+        let status = self.child.wait().map_err(|e| SandboxError::system("wait for the sandbox process", e))?;
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    }
+}
+
+/// Tells whether an exit status means that the sandbox could not be made.
+#[must_use]
+pub fn is_setup_failure(status: i32) -> bool {
+    status == SETUP_FAILED
+}
+
+/// Kills a sandbox by the id of its process.
+pub fn kill(id: u32) {
+    if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
+        // It may have ended by itself just now.
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}

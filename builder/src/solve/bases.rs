@@ -1,0 +1,156 @@
+//! Base images: resolved once a build, their layers fetched and unpacked only when a step needs files.
+
+use super::error::{BuildError, Result};
+use super::execute::Tools;
+use crate::image::config::ImageState;
+use crate::layer::write::Layer;
+use crate::rootfs::overlay::ChainId;
+use roadstead_registry_client::{
+    Descriptor, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store, media_type,
+};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Largest manifest or config read from the store.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// What a stage stands on after some instructions: its layers and its config.
+#[derive(Debug, Clone)]
+pub(super) struct Base {
+    pub(super) layers: Vec<Layer>,
+    pub(super) state: ImageState,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Base>>>;
+
+/// Resolves images, each once.
+#[derive(Debug, Default)]
+pub(super) struct Bases {
+    slots: Mutex<HashMap<String, Slot>>,
+    /// One lock a chain id, so that stages that share layers unpack each once.
+    unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Bases {
+    /// Finds the image in the local store, or asks its registry.
+    pub(super) async fn resolve(&self, tools: &Tools, reference: &Reference, platform: &Platform, pull: bool) -> Result<Base> {
+        let key = format!("{} {platform}", reference.canonical());
+        let slot = Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        let mut slot = slot.lock().await;
+        if let Some(base) = slot.as_ref() {
+            return Ok(base.clone());
+        }
+        let vertex = tools.progress.start(format!("[internal] load metadata for {}", reference.canonical()));
+        let result = resolve(tools, reference, platform, pull).await;
+        match &result {
+            Ok(_) => vertex.done(),
+            Err(e) => vertex.failed(e.to_string()),
+        }
+        let base = result?;
+        *slot = Some(base.clone());
+        Ok(base)
+    }
+
+    /// Sees to it that every layer of the stack lies unpacked.
+    pub(super) async fn unpack(&self, tools: &Arc<Tools>, layers: &[Layer]) -> Result<Vec<ChainId>> {
+        let chain = ChainId::stack(layers.iter().map(|l| &l.diff_id));
+        let missing = chain.iter().position(|id| !tools.layers.has(id));
+        let Some(first) = missing else { return Ok(chain) };
+        let name = format!("{:?}", chain.last());
+        let lock = Arc::clone(self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default());
+        let _held = lock.lock().await;
+        fetch(tools, &layers[first..]).await?;
+        for at in first..layers.len() {
+            if tools.layers.has(&chain[at]) {
+                continue;
+            }
+            let (tools, chain, layer) = (Arc::clone(tools), chain[..=at].to_vec(), layers[at].clone());
+            let unpacking = tokio::task::spawn_blocking(move || {
+                let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
+                let result = tools.layers.unpack(&tools.store, &chain, &layer);
+                match &result {
+                    Ok(()) => vertex.done(),
+                    Err(e) => vertex.failed(e.to_string()),
+                }
+                result
+            });
+            unpacking.await.map_err(|e| BuildError::Other(format!("unpacking a layer ended early: {e}")))??;
+        }
+        Ok(chain)
+    }
+}
+
+/// Brings the blobs of `layers` into the store, several at a time.
+async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
+    let mut fetching = tokio::task::JoinSet::new();
+    for layer in layers {
+        if tools.store.has(&layer.descriptor.digest) {
+            continue;
+        }
+        let sources = tools.store.sources(&layer.descriptor.digest);
+        let (tools, descriptor) = (Arc::clone(tools), layer.descriptor.clone());
+        fetching.spawn(async move {
+            let mut last = RegistryError::BlobMissing { digest: descriptor.digest.clone() };
+            let vertex = tools.progress.start(format!("pulling {} ({} bytes)", descriptor.digest, descriptor.size));
+            for source in sources {
+                match tools.client.fetch_blob(&source, &descriptor, &tools.store, &NoProgress).await {
+                    Ok(()) => {
+                        vertex.done();
+                        return Ok(());
+                    }
+                    Err(e) => last = e,
+                }
+            }
+            vertex.failed(last.to_string());
+            Err(BuildError::from(last))
+        });
+    }
+    while let Some(result) = fetching.join_next().await {
+        result.map_err(|e| BuildError::Other(format!("a download ended early: {e}")))??;
+    }
+    Ok(())
+}
+
+async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull: bool) -> Result<Base> {
+    if !pull && let Some(base) = resolve_local(&tools.store, reference, platform)? {
+        return Ok(base);
+    }
+    let resolved = tools.client.resolve(reference, platform).await?;
+    // The repository is where the layers can be fetched or mounted from later.
+    for layer in &resolved.manifest.layers {
+        tools.store.add_source(&layer.digest, &resolved.reference.without_tag())?;
+    }
+    base(&resolved.manifest, &resolved.config, reference)
+}
+
+fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
+    let Some(descriptor) = store.resolve(reference)? else { return Ok(None) };
+    let Some(descriptor) = pick_platform(store, descriptor, platform)? else { return Ok(None) };
+    let manifest = Manifest::parse(&store.read_blob(&descriptor.digest, MAX_DOCUMENT)?)?;
+    let config = ImageConfig::parse(&store.read_blob(&manifest.config.digest, MAX_DOCUMENT)?)?;
+    if !platform.matches(&config.platform()) {
+        return Ok(None);
+    }
+    base(&manifest, &config, reference).map(Some)
+}
+
+fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> Result<Option<Descriptor>> {
+    if !media_type::is_index(&descriptor.media_type) {
+        return Ok(Some(descriptor));
+    }
+    let index = Index::parse(&store.read_blob(&descriptor.digest, MAX_DOCUMENT)?)?;
+    Ok(index.manifests.into_iter().find(|m| m.platform.as_ref().is_some_and(|p| platform.matches(p)) && store.has(&m.digest)))
+}
+
+fn base(manifest: &Manifest, config: &ImageConfig, reference: &Reference) -> Result<Base> {
+    let diff_ids = config.diff_ids()?;
+    if diff_ids.len() != manifest.layers.len() {
+        let (layers, ids) = (manifest.layers.len(), diff_ids.len());
+        return Err(BuildError::Other(format!("image {reference} is malformed: {layers} layers in its manifest, {ids} in its config")));
+    }
+    if let Some(foreign) = manifest.layers.iter().find(|l| media_type::is_foreign_layer(&l.media_type)) {
+        return Err(BuildError::Other(format!("image {reference} has a foreign layer ({}), which cannot be built on", foreign.digest)));
+    }
+    let layers = manifest.layers.iter().zip(diff_ids).map(|(d, diff_id)| Layer { diff_id, descriptor: d.clone() }).collect();
+    Ok(Base { layers, state: ImageState::from_base(config) })
+}

@@ -1,0 +1,94 @@
+//! What ends a build.
+
+use crate::beneath::FileError;
+use crate::context::files::SelectError;
+use crate::dockerfile::DockerfileError;
+use crate::rootfs::copy::CopyError;
+use crate::rootfs::diff::DiffError;
+use crate::rootfs::overlay::OverlayError;
+use crate::rootfs::users::UserError;
+use crate::sandbox::SandboxError;
+use std::io;
+
+/// Tells why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Something an instruction says cannot be done; shows the line.
+    #[error("{place}")]
+    At {
+        /// The message and its place.
+        place: Box<DockerfileError>,
+        /// Why.
+        #[source]
+        source: Option<Box<BuildError>>,
+    },
+    /// No stage of that name.
+    #[error("target stage `{0}` could not be found")]
+    NoTarget(String),
+    /// A RUN command failed.
+    #[error("process `{command}` did not complete successfully: exit code: {status}")]
+    Run {
+        /// The command as it was run.
+        command: String,
+        /// Its exit status; 128 and the signal's number when it was killed.
+        status: i32,
+    },
+    /// The build was stopped.
+    #[error("the build was canceled")]
+    Canceled,
+    /// A registry or the store failed.
+    #[error(transparent)]
+    Registry(#[from] roadstead_registry_client::Error),
+    /// Files to copy could not be found or read.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// Copying failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A root file system could not be prepared.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// A layer could not be written.
+    #[error(transparent)]
+    Diff(#[from] DiffError),
+    /// A user or group is unknown.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The sandbox failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The layer could not be stored.
+    #[error("cannot write the layer")]
+    Layer(#[source] io::Error),
+    /// Anything else, said in full.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl BuildError {
+    /// What to do about it, if that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::At { place, source } => place.hint.clone().or_else(|| source.as_ref().and_then(|s| s.hint())),
+            Self::Registry(e) => e.hint(),
+            Self::Overlay(OverlayError::Store(e)) => e.hint(),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the user's own stop ended the build.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        match self {
+            Self::Canceled => true,
+            Self::At { source: Some(source), .. } => source.is_canceled(),
+            _ => false,
+        }
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, BuildError>;

@@ -1,0 +1,15 @@
+//! The solver: which steps a target needs, what each depends on, and the running of those whose result is not known yet.
+
+mod bases;
+mod cancel;
+mod copy_step;
+mod error;
+mod execute;
+mod graph;
+mod run_step;
+mod step;
+mod variables;
+
+pub use cancel::Cancel;
+pub use error::BuildError;
+pub use execute::{Built, LayerHook, Request, Tools, build, unpacked};

@@ -1,0 +1,305 @@
+//! RUN.
+
+use super::error::{BuildError, Result};
+use super::execute::Shared;
+use super::step::{StageRun, end, keep};
+use crate::beneath::{Dir, FileError};
+use crate::cache::local::Record;
+use crate::dockerfile::{Command, Heredoc, Instruction};
+use crate::image::config::DEFAULT_PATH;
+use crate::progress::Vertex;
+use crate::rootfs::overlay::ChainId;
+use crate::rootfs::users::resolve_user;
+use crate::sandbox::plan::{Bind, MOUNT_POINT_DIRS, Plan};
+use crate::sandbox::{self, SandboxError};
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the builder's own files appear inside; never part of a layer.
+const INSIDE: &str = "run/roadstead";
+
+/// Variables that name a CA bundle to the programs that read one each.
+const CA_VARIABLES: [&str; 8] = [
+    "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+];
+
+/// Host name inside every RUN, as BuildKit has it, so that what programs write does not depend on the machine.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// Longest line of output passed on whole, in bytes; longer ones are cut into pieces.
+const MAX_LINE: u64 = 64 << 10;
+
+/// One command with everything it depends on.
+#[derive(Debug, Clone)]
+struct Task {
+    argv: Vec<String>,
+    /// A script that a heredoc with `#!` brought, and its name.
+    script: Option<(String, String)>,
+    /// Environment that counts: ENV and ARG.
+    env: Vec<(String, String)>,
+    /// Environment that does not: proxies.
+    proxies: Vec<(String, String)>,
+    cwd: String,
+    user: String,
+}
+
+impl StageRun<'_> {
+    /// Does a RUN.
+    pub(super) async fn run_command(&mut self, instruction: &Instruction, command: &Command, heredocs: &[Heredoc]) -> Result<()> {
+        let task = self.task(command, heredocs);
+        let created_by = self.created_by(&task);
+        let mut key = self.key("RUN");
+        key.add_all("argv", task.argv.iter());
+        key.add("script", format!("{:?}", task.script));
+        key.add_all("env", task.env.iter().map(|(k, v)| format!("{k}={v}")));
+        key.add("cwd", &task.cwd).add("user", &task.user).add("hostname", HOSTNAME);
+        let key = key.finish();
+        let vertex = self.show(&instruction.text);
+        if let Some(record) = self.find(&key) {
+            vertex.cached();
+            self.accept(record, &created_by);
+            return Ok(());
+        }
+        let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
+        let vertex = Arc::new(vertex);
+        let shown = Arc::clone(&vertex);
+        let result = self.blocking(move |shared| run(&shared, &task, &chain, &shown)).await;
+        end(&vertex, &result);
+        let record = result?;
+        self.remember(&key, &record)?;
+        self.accept(record, &created_by);
+        Ok(())
+    }
+
+    fn task(&self, command: &Command, heredocs: &[Heredoc]) -> Task {
+        let (argv, script) = match (command, heredocs) {
+            (Command::Shell(text), [only]) if is_bare_heredoc(text) => {
+                if only.content.starts_with("#!") {
+                    (vec![format!("/{INSIDE}/{}", script_name(only))], Some((script_name(only), only.content.clone())))
+                } else {
+                    (self.state.words(&Command::Shell(only.content.clone())), None)
+                }
+            }
+            (Command::Shell(text), heredocs) if !heredocs.is_empty() => {
+                let whole = heredocs.iter().fold(format!("{text}\n"), |all, h| format!("{all}{}{}\n", h.content, h.name));
+                (self.state.words(&Command::Shell(whole)), None)
+            }
+            (command, _) => (self.state.words(command), None),
+        };
+        let mut env = self.scope.run_args(&self.state);
+        env.extend(self.state.env.iter().cloned());
+        if !env.iter().any(|(name, _)| name == "PATH") {
+            env.push(("PATH".into(), DEFAULT_PATH.into()));
+        }
+        let cwd = if self.state.working_dir.is_empty() { "/".to_owned() } else { self.state.working_dir.clone() };
+        Task { argv, script, env, proxies: self.scope.proxies(&self.state), cwd, user: self.state.user.clone() }
+    }
+
+    /// The history's text, in docker's form: `RUN |COUNT ARG=VALUE … COMMAND`.
+    fn created_by(&self, task: &Task) -> String {
+        let args = self.scope.run_args(&self.state);
+        let mut text = "RUN ".to_owned();
+        if !args.is_empty() {
+            text = args.iter().fold(format!("RUN |{} ", args.len()), |text, (k, v)| format!("{text}{k}={v} "));
+        }
+        format!("{text}{} # buildkit", task.argv.join(" "))
+    }
+}
+
+fn is_bare_heredoc(text: &str) -> bool {
+    text.starts_with("<<") && {
+        let rest = text.trim_start_matches('<').trim_start_matches('-').trim();
+        !rest.contains(char::is_whitespace)
+    }
+}
+
+/// A file name out of a delimiter.
+fn script_name(heredoc: &Heredoc) -> String {
+    heredoc.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+/// Files of the host that the command sees, and the directory of mount points that lies under the image.
+struct Shown {
+    mount_points: PathBuf,
+    binds: Vec<Bind>,
+}
+
+fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Result<Record> {
+    let scratch = tempdir(&shared.tools.scratch)?;
+    let result = run_in(shared, task, chain, vertex, &scratch);
+    // What is left goes with the build's scratch directory.
+    drop(std::fs::remove_dir_all(&scratch));
+    result
+}
+
+fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<Record> {
+    let shown = shown_files(shared, task, scratch)?;
+    let rootfs = shared.tools.layers.mount(chain, Some(&shown.mount_points))?;
+    let root = Dir::open(rootfs.path())?;
+    let mut leave_out = vec![PathBuf::from(INSIDE)];
+    for bind in &shown.binds {
+        leave_out.extend(ensure_target(&root, &bind.target)?);
+    }
+    root.make_dirs(Path::new(&task.cwd), None)?;
+    let user = resolve_user(&root, &task.user)?;
+    let plan = Plan {
+        rootfs: rootfs.path().to_owned(),
+        binds: shown.binds,
+        argv: task.argv.clone(),
+        env: environment(shared, task, &user.home),
+        cwd: task.cwd.clone().into(),
+        uid: user.owner.uid,
+        gid: user.owner.gid,
+        groups: user.groups,
+        hostname: HOSTNAME.into(),
+    };
+    drop(root);
+    command(shared, &plan, vertex)?;
+    // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
+    keep_run(shared, rootfs, chain, &leave_out)
+}
+
+fn keep_run(shared: &Shared, rootfs: crate::rootfs::overlay::Rootfs, chain: &[ChainId], leave_out: &[PathBuf]) -> Result<Record> {
+    let changes = rootfs.changes()?;
+    let touched: Vec<PathBuf> = leave_out.iter().filter(|path| present(&changes, path)).cloned().collect();
+    drop(changes);
+    keep(shared, rootfs, chain, Some(chain), &touched)
+}
+
+fn present(dir: &Dir, path: &Path) -> bool {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
+    dir.plain_dir(parent).is_ok_and(|parent| parent.metadata(name).is_ok_and(|stat| stat.is_some()))
+}
+
+/// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
+fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
+    if root.follow(target)?.is_some() {
+        return Ok(None);
+    }
+    let path = crate::beneath::clean(target);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let dir = root.make_dirs(parent, None)?;
+    if let Ok(link) = dir.read_link(name) {
+        let real = crate::beneath::clean(&Path::new("/").join(parent).join(link));
+        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else { return Ok(None) };
+        root.make_dirs(parent, None)?.create_file(name)?;
+        return Ok(Some(real));
+    }
+    dir.create_file(name)?;
+    Ok(Some(path))
+}
+
+fn tempdir(scratch: &Path) -> Result<PathBuf> {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = scratch.join(format!("run-{number}"));
+    std::fs::create_dir(&path).map_err(|e| FileError::new("create directory", &path, e))?;
+    Ok(path)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |e| FileError::new("write", path, e);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(path, content).map_err(failed)?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?)
+}
+
+/// Writes the files that the command sees and the empty ones they are mounted on.
+fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
+    let mount_points = scratch.join("mount-points");
+    for name in MOUNT_POINT_DIRS {
+        let path = mount_points.join(name);
+        std::fs::create_dir_all(&path).map_err(|e| FileError::new("create directory", &path, e))?;
+    }
+    let mut files: Vec<(&str, Vec<u8>, u32)> = vec![(
+        "etc/hosts",
+        format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into_bytes(),
+        0o644,
+    )];
+    if let Ok(resolv) = std::fs::read("/etc/resolv.conf") {
+        files.push(("etc/resolv.conf", resolv, 0o644));
+    }
+    let script_path = task.script.as_ref().map(|(name, _)| format!("{INSIDE}/{name}"));
+    if let (Some(path), Some((_, content))) = (&script_path, &task.script) {
+        files.push((path, content.clone().into_bytes(), 0o755));
+    }
+    let bundle_path = format!("{INSIDE}/ca-bundle.pem");
+    if let Some(bundle) = &shared.request.ca_bundle {
+        let content = std::fs::read(bundle).map_err(|e| FileError::new("read CA bundle", bundle, e))?;
+        files.push((&bundle_path, content, 0o444));
+    }
+    let mut binds = Vec::new();
+    for (target, content, mode) in files {
+        let source = scratch.join("shown").join(target);
+        write(&source, &content, mode)?;
+        write(&mount_points.join(target), b"", 0o644)?;
+        binds.push(Bind { source, target: Path::new("/").join(target) });
+    }
+    Ok(Shown { mount_points, binds })
+}
+
+fn environment(shared: &Shared, task: &Task, home: &str) -> Vec<(String, String)> {
+    let mut env = task.env.clone();
+    let mut add = |name: &str, value: &str| {
+        if !env.iter().any(|(known, _)| known == name) {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    add("HOME", home);
+    for (name, value) in &task.proxies {
+        add(name, value);
+    }
+    if shared.request.ca_bundle.is_some() {
+        for name in CA_VARIABLES {
+            add(name, &format!("/{INSIDE}/ca-bundle.pem"));
+        }
+    }
+    env
+}
+
+fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
+    let mut running = sandbox::start(plan)?;
+    let registered = shared.cancel.register(running.id());
+    let (out, err) = running.output();
+    let last = std::thread::scope(|scope| {
+        let errors = scope.spawn(|| err.map(|err| pass_on(err, vertex)).unwrap_or_default());
+        if let Some(out) = out {
+            pass_on(out, vertex);
+        }
+        errors.join().unwrap_or_default()
+    });
+    let status = running.wait()?;
+    drop(registered);
+    if shared.cancel.is_canceled() {
+        return Err(BuildError::Canceled);
+    }
+    if sandbox::is_setup_failure(status) {
+        return Err(SandboxError::Setup(last).into());
+    }
+    if status != 0 {
+        return Err(BuildError::Run { command: plan.argv.join(" "), status });
+    }
+    Ok(())
+}
+
+/// Passes output on line by line and gives the last one.
+fn pass_on(stream: impl Read, vertex: &Vertex) -> String {
+    let mut reader = BufReader::new(stream);
+    let mut last = String::new();
+    loop {
+        let mut line = Vec::new();
+        // A read error means that the other end is gone, as its end does.
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).unwrap_or(0);
+        if read == 0 {
+            return last;
+        }
+        let text = String::from_utf8_lossy(&line);
+        last = text.trim_end_matches(['\n', '\r']).to_owned();
+        vertex.log(last.clone());
+    }
+}

@@ -1,0 +1,368 @@
+//! The instructions of one stage, one after the other, each against the state the last one left.
+
+use super::bases::Base;
+use super::error::{BuildError, Result};
+use super::execute::{Results, Shared, StageResult, placed};
+use super::variables::Scope;
+use crate::cache::key::KeyBuilder;
+use crate::cache::local::Record;
+use crate::dockerfile::words::WordError;
+use crate::dockerfile::{Instruction, Kind};
+use crate::layer::write::{Layer, LayerWriter};
+use crate::progress::Vertex;
+use crate::rootfs::diff;
+use crate::rootfs::overlay::{ChainId, Rootfs};
+use roadstead_registry_client::Digest;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One stage under way.
+pub(super) struct StageRun<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) results: &'a Arc<Results>,
+    pub(super) index: usize,
+    pub(super) is_target: bool,
+    pub(super) layers: Vec<Layer>,
+    pub(super) state: crate::image::config::ImageState,
+    pub(super) scope: Scope,
+    /// Steps shown so far and in all.
+    shown: usize,
+    total: usize,
+}
+
+impl<'a> StageRun<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, results: &'a Arc<Results>, index: usize, is_target: bool, base: Base, scope: Scope) -> Self {
+        let instructions = &shared.request.dockerfile.stages[index].instructions;
+        let total = 1 + instructions.iter().filter(|i| makes_files(&i.kind)).count();
+        Self { shared, results, index, is_target, layers: base.layers, state: base.state, scope, shown: 1, total }
+    }
+
+    /// Runs every instruction.
+    pub(super) async fn run(mut self) -> Result<StageResult> {
+        for layer in &self.layers {
+            self.announce(layer);
+        }
+        let instructions = &self.shared.request.dockerfile.stages[self.index].instructions;
+        for instruction in instructions {
+            if self.shared.cancel.is_canceled() {
+                return Err(BuildError::Canceled);
+            }
+            self.instruction(instruction).await.map_err(|e| self.at(instruction, e))?;
+        }
+        Ok(StageResult { base: Base { layers: self.layers, state: self.state }, scope: self.scope })
+    }
+
+    fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {
+        match error {
+            BuildError::At { .. } => error,
+            // The cause says it all; the place is added above it.
+            BuildError::Other(message) => BuildError::At { place: Box::new(self.shared.request.dockerfile.error(instruction.span, message)), source: None },
+            error => placed(self.shared, instruction.span, error.to_string(), error).without_repetition(),
+        }
+    }
+
+    fn announce(&self, layer: &Layer) {
+        if self.is_target && let Some(hook) = &self.shared.request.on_layer {
+            (hook.0)(layer);
+        }
+    }
+
+    async fn instruction(&mut self, instruction: &Instruction) -> Result<()> {
+        match &instruction.kind {
+            Kind::Run { command, heredocs } => self.run_command(instruction, command, heredocs).await,
+            Kind::Copy(transfer) => self.copy(instruction, transfer, false).await,
+            Kind::Add(transfer) => self.copy(instruction, transfer, true).await,
+            Kind::Workdir(path) => self.workdir(path).await,
+            kind => self.metadata(instruction, kind),
+        }
+    }
+
+    pub(super) fn expand(&self, text: &str) -> Result<String> {
+        self.scope.expand(text, &self.state, self.escape()).map_err(word)
+    }
+
+    pub(super) fn escape(&self) -> char {
+        self.shared.request.dockerfile.escape
+    }
+
+    pub(super) fn chain(&self) -> Vec<ChainId> {
+        ChainId::stack(self.layers.iter().map(|l| &l.diff_id))
+    }
+
+    /// Begins the key of a step upon the layers so far: their content, not the way they came about.
+    pub(super) fn key(&self, kind: &str) -> KeyBuilder {
+        let mut key = KeyBuilder::new(kind);
+        key.add("parent", format!("{:?}", self.chain().last()));
+        key.add("epoch", self.shared.epoch.to_string());
+        key.add("platform", self.state.platform.to_string());
+        key
+    }
+
+    /// Begins showing a step.
+    pub(super) fn show(&mut self, text: &str) -> Vertex {
+        self.shown += 1;
+        let file = &self.shared.request.dockerfile;
+        let stage = match &file.stages[self.index].name {
+            Some(name) => format!("{name} "),
+            None if file.stages.len() == 1 => String::new(),
+            None => format!("stage-{} ", self.index),
+        };
+        let width = self.total.to_string().len();
+        self.shared.tools.progress.start(format!("[{stage}{:>width$}/{}] {text}", self.shown, self.total))
+    }
+
+    /// Looks a step's result up, unless `--no-cache` is given.
+    pub(super) fn find(&self, key: &Digest) -> Option<Record> {
+        if self.shared.request.no_cache { None } else { self.shared.tools.cache.find(key) }
+    }
+
+    /// Takes a step's result over into the stage.
+    pub(super) fn accept(&mut self, record: Record, created_by: &str) {
+        self.state.add_history(&self.shared.created, created_by, record.layer.is_none());
+        if let Some(layer) = record.layer {
+            self.announce(&layer);
+            self.layers.push(layer);
+        }
+    }
+
+    /// Remembers a step's result.
+    pub(super) fn remember(&self, key: &Digest, record: &Record) -> Result<()> {
+        self.shared.tools.cache.put(key, record).map_err(|e| BuildError::Other(format!("cannot write the cache: {e}")))
+    }
+
+    async fn workdir(&mut self, path: &str) -> Result<()> {
+        let path = self.absolute(&self.expand(path)?);
+        let text = format!("WORKDIR {}", path.display());
+        self.state.working_dir = path.to_string_lossy().into_owned();
+        let mut key = self.key("WORKDIR");
+        key.add("path", self.state.working_dir.as_bytes()).add("user", &self.state.user);
+        let key = key.finish();
+        let vertex = self.show(&text);
+        if let Some(record) = self.find(&key) {
+            vertex.cached();
+            self.accept(record, &text);
+            return Ok(());
+        }
+        let user = self.state.user.clone();
+        let make = move |root: &crate::beneath::Dir| -> Result<()> {
+            let owner = if user.is_empty() { None } else { Some(crate::rootfs::users::resolve_user(root, &user)?.owner) };
+            root.make_dirs(&path, owner)?;
+            Ok(())
+        };
+        let record = self.change(&vertex, make).await?;
+        self.remember(&key, &record)?;
+        self.accept(record, &text);
+        Ok(())
+    }
+
+    /// Makes a path absolute by WORKDIR and cleans it.
+    fn absolute(&self, path: &str) -> PathBuf {
+        let joined = Path::new("/").join(&self.state.working_dir).join(path);
+        Path::new("/").join(crate::beneath::clean(&joined))
+    }
+
+    /// Mounts the stage's files, has `make` change them, and writes what changed as a layer.
+    pub(super) async fn change(&self, vertex: &Vertex, make: impl FnOnce(&crate::beneath::Dir) -> Result<()> + Send + 'static) -> Result<Record> {
+        let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
+        let result = self
+            .blocking(move |shared| {
+                let rootfs = shared.tools.layers.mount(&chain, None)?;
+                make(&crate::beneath::Dir::open(rootfs.path())?)?;
+                keep(&shared, rootfs, &chain, Some(&chain), &[])
+            })
+            .await;
+        end(vertex, &result);
+        result
+    }
+
+    /// Runs file work on a thread of its own, as many at once as there are slots.
+    pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(Arc<Shared>) -> Result<T> + Send + 'static) -> Result<T> {
+        let permit = self.shared.slots.acquire().await.map_err(|_| BuildError::Canceled)?;
+        if self.shared.cancel.is_canceled() {
+            return Err(BuildError::Canceled);
+        }
+        let shared = Arc::clone(self.shared);
+        let result = tokio::task::spawn_blocking(move || work(shared)).await;
+        drop(permit);
+        result.map_err(|e| BuildError::Other(format!("a step ended early: {e}")))?
+    }
+
+    fn metadata(&mut self, instruction: &Instruction, kind: &Kind) -> Result<()> {
+        let created_by = self.set(kind)?;
+        // ARG changes no config, but docker shows it in the history all the same.
+        let text = created_by.unwrap_or_else(|| instruction.text.clone());
+        self.state.add_history(&self.shared.created, &text, true);
+        Ok(())
+    }
+
+    /// Applies an instruction that changes only the config. Gives the history's text where it differs from the instruction's.
+    fn set(&mut self, kind: &Kind) -> Result<Option<String>> {
+        match kind {
+            Kind::Arg(args) => {
+                for (name, default) in args {
+                    let escape = self.escape();
+                    self.scope.declare(name, default.as_deref(), &self.state, escape).map_err(word)?;
+                }
+            }
+            Kind::Env(pairs) => {
+                // All values see the environment as it was before the instruction.
+                let values = self.expand_pairs(pairs)?;
+                for (name, value) in &values {
+                    self.state.set_env(name, value);
+                }
+                return Ok(Some(pairs_text("ENV", &values)));
+            }
+            Kind::Label(pairs) => {
+                let values = self.expand_pairs(pairs)?;
+                let text = pairs_text("LABEL", &values);
+                self.state.labels.extend(values);
+                return Ok(Some(text));
+            }
+            Kind::User(user) => self.state.user = self.expand(user)?,
+            Kind::Expose(ports) => {
+                for port in ports {
+                    for port in self.scope.expand_split(port, &self.state, self.escape()).map_err(word)? {
+                        self.state.exposed.extend(exposed(&port)?);
+                    }
+                }
+            }
+            Kind::Volume(paths) => {
+                for path in paths {
+                    let path = self.expand(path)?;
+                    if path.is_empty() {
+                        return Err(BuildError::Other("VOLUME specified can not be an empty string".into()));
+                    }
+                    self.state.volumes.insert(path);
+                }
+            }
+            Kind::Cmd(command) => self.state.set_cmd(command),
+            Kind::Entrypoint(command) => self.state.set_entrypoint(command),
+            Kind::Healthcheck(check) => self.state.set_healthcheck(check),
+            Kind::Stopsignal(signal) => self.state.stop_signal = Some(stop_signal(&self.expand(signal)?)?),
+            Kind::Shell(words) => self.state.shell = Some(words.clone()),
+            Kind::Maintainer(author) => self.state.author = Some(author.clone()),
+            Kind::From { .. } | Kind::Run { .. } | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn expand_pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(String, String)>> {
+        pairs.iter().map(|(name, value)| Ok((self.expand(name)?, self.expand(value)?))).collect()
+    }
+}
+
+fn makes_files(kind: &Kind) -> bool {
+    matches!(kind, Kind::Run { .. } | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
+}
+
+pub(super) fn word(error: WordError) -> BuildError {
+    BuildError::Other(format!("failed to process words: {error}"))
+}
+
+fn pairs_text(keyword: &str, pairs: &[(String, String)]) -> String {
+    pairs.iter().fold(keyword.to_owned(), |text, (name, value)| format!("{text} {name}={value}"))
+}
+
+/// Ends a step's line by its result.
+pub(super) fn end<T>(vertex: &Vertex, result: &Result<T>) {
+    match result {
+        Ok(_) => vertex.done(),
+        Err(e) if e.is_canceled() => {}
+        Err(e) => vertex.failed(e.to_string()),
+    }
+}
+
+/// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
+pub(super) fn keep(shared: &Shared, mut rootfs: Rootfs, parent: &[ChainId], unpacked_on: Option<&[ChainId]>, leave_out: &[PathBuf]) -> Result<Record> {
+    rootfs.unmount();
+    let mut writer = LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?;
+    let lowers = unpacked_on.map(|chain| shared.tools.layers.lowers(chain)).transpose()?.unwrap_or_default();
+    let options = diff::Options { epoch: Some(shared.epoch), leave_out, whiteouts: true, lowers: &lowers };
+    let count = diff::write(&rootfs.changes()?, writer.tar(), &options)?;
+    if count == 0 {
+        return Ok(Record { layer: None });
+    }
+    let layer = writer.finish().map_err(BuildError::Layer)?;
+    if unpacked_on.is_some() && leave_out.is_empty() {
+        shared.tools.layers.adopt(rootfs, &ChainId::of(parent.last(), &layer.diff_id))?;
+    }
+    Ok(Record { layer: Some(layer) })
+}
+
+/// Reads `port[-port][/protocol]`.
+fn exposed(text: &str) -> Result<Vec<String>> {
+    let bad = || BuildError::Other(format!("invalid port `{text}` in EXPOSE: expected port[-port][/tcp|udp|sctp]"));
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(bad());
+    }
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
+    if first > last {
+        return Err(bad());
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// Checks a signal name or number as docker does.
+fn stop_signal(text: &str) -> Result<String> {
+    const NAMES: &[&str] = &[
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT",
+        "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+        "RTMIN", "RTMAX",
+    ];
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 15));
+    if text.parse::<u8>().is_ok_and(|n| (1..=64).contains(&n)) || NAMES.contains(&name) || real_time {
+        return Ok(text.to_owned());
+    }
+    Err(BuildError::Other(format!("invalid signal `{text}` in STOPSIGNAL")))
+}
+
+impl BuildError {
+    /// Drops a source whose own text became the placed message, keeping only what lies below it.
+    fn without_repetition(self) -> Self {
+        match self {
+            Self::At { place, source: Some(source) } => {
+                let below = std::error::Error::source(&*source).map(|cause| {
+                    let mut text = cause.to_string();
+                    let mut next = cause.source();
+                    while let Some(cause) = next {
+                        text = format!("{text}: {cause}");
+                        next = cause.source();
+                    }
+                    text
+                });
+                let hint = source.hint();
+                let mut place = place;
+                if place.hint.is_none() {
+                    place.hint = hint;
+                }
+                Self::At { place, source: below.map(|text| Box::new(Self::Other(text))) }
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_signals() {
+        assert_eq!(exposed("80").unwrap(), ["80/tcp"]);
+        assert_eq!(exposed("1-3/UDP").unwrap(), ["1/udp", "2/udp", "3/udp"]);
+        for bad in ["", "x", "3-1", "80/xyz", "70000", "80:80"] {
+            assert!(exposed(bad).is_err(), "{bad}");
+        }
+        for good in ["SIGTERM", "term", "9", "SIGRTMIN+3"] {
+            assert!(stop_signal(good).is_ok(), "{good}");
+        }
+        for bad in ["", "0", "SIGNOPE", "65"] {
+            assert!(stop_signal(bad).is_err(), "{bad}");
+        }
+    }
+}
