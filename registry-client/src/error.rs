@@ -44,7 +44,7 @@ impl std::fmt::Display for ConnectProblem {
 }
 
 /// Source of an error that came from another library.
-pub type Source = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that can go wrong with names, stores, credentials and registries.
 #[derive(Debug, thiserror::Error)]
@@ -251,7 +251,7 @@ pub enum RegistryError {
         /// The image.
         reference: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is.
         have: Vec<Platform>,
     },

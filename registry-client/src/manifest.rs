@@ -332,8 +332,8 @@ mod tests {
             annotations: BTreeMap::new(),
         };
         assert_eq!(Index::parse(&index.to_bytes()).unwrap(), index);
-        assert!(Manifest::parse(&index.to_bytes()).is_err());
-        assert!(Index::parse(&example().to_bytes()).is_err());
+        Manifest::parse(&index.to_bytes()).unwrap_err();
+        Index::parse(&example().to_bytes()).unwrap_err();
         assert_eq!(
             detect_media_type(&index.to_bytes(), None).unwrap(),
             media_type::OCI_INDEX
@@ -355,9 +355,9 @@ mod tests {
             detect_media_type(&bare, Some("text/plain")).unwrap(),
             media_type::OCI_MANIFEST
         );
-        assert!(detect_media_type(br#"{"schemaVersion":1}"#, None).is_err());
-        assert!(detect_media_type(b"{}", None).is_err());
-        assert!(detect_media_type(br#"{"mediaType":"text/x"}"#, None).is_err());
+        detect_media_type(br#"{"schemaVersion":1}"#, None).unwrap_err();
+        detect_media_type(b"{}", None).unwrap_err();
+        detect_media_type(br#"{"mediaType":"text/x"}"#, None).unwrap_err();
     }
 
     #[test]
@@ -374,8 +374,8 @@ mod tests {
         assert!(Manifest::parse(nulls.as_bytes()).unwrap().layers.is_empty());
         let negative = nulls.replace(r#""size":2"#, r#""size":-2"#);
         assert_ne!(negative, nulls);
-        assert!(Manifest::parse(negative.as_bytes()).is_err());
-        assert!(Manifest::parse(&vec![b' '; 5 * 1024 * 1024]).is_err());
+        Manifest::parse(negative.as_bytes()).unwrap_err();
+        Manifest::parse(&vec![b' '; 5 * 1024 * 1024]).unwrap_err();
     }
 
     proptest! {

@@ -186,7 +186,7 @@ impl Store {
                 match fs::remove_file(entry.path()) {
                     Ok(()) => tracing::debug!(path = %entry.path().display(), "removed an abandoned blob"),
                     Err(error) => {
-                        tracing::debug!(path = %entry.path().display(), %error, "cannot remove an abandoned blob")
+                        tracing::debug!(path = %entry.path().display(), %error, "cannot remove an abandoned blob");
                     }
                 }
             }

@@ -170,7 +170,7 @@ mod tests {
         let dir = TestDir::new("names-broken");
         let store = Store::open(dir.path()).unwrap();
         std::fs::write(dir.path().join(INDEX_FILE), "{").unwrap();
-        assert!(store.tag(&"app".parse().unwrap(), &image(b"x")).is_err());
+        store.tag(&"app".parse().unwrap(), &image(b"x")).unwrap_err();
         assert_eq!(std::fs::read_to_string(dir.path().join(INDEX_FILE)).unwrap(), "{");
     }
 }
