@@ -93,7 +93,8 @@ async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
             let mut last = RegistryError::BlobMissing { digest: descriptor.digest.clone() };
             let vertex = tools.progress.start(format!("pulling {} ({} bytes)", descriptor.digest, descriptor.size));
             for source in sources {
-                match tools.client.fetch_blob(&source, &descriptor, &tools.store, &NoProgress).await {
+                // Boxed: the client's futures nest deeper than the compiler wants to lay out in one piece.
+                match Box::pin(tools.client.fetch_blob(&source, &descriptor, &tools.store, &NoProgress)).await {
                     Ok(()) => {
                         vertex.done();
                         return Ok(());
@@ -115,7 +116,7 @@ async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull
     if !pull && let Some(base) = resolve_local(&tools.store, reference, platform)? {
         return Ok(base);
     }
-    let resolved = tools.client.resolve(reference, platform).await?;
+    let resolved = Box::pin(tools.client.resolve(reference, platform)).await?;
     // The repository is where the layers can be fetched or mounted from later.
     for layer in &resolved.manifest.layers {
         tools.store.add_source(&layer.digest, &resolved.reference.without_tag())?;
