@@ -1,1 +1,23 @@
-fn main() {}
+//! `roadstead`: runs CI builds and makes container images without a daemon.
+#![forbid(unsafe_code)]
+
+mod artifacts;
+mod buildspec;
+mod cli;
+mod environment;
+mod error;
+mod interrupt;
+mod job;
+mod logs;
+mod processes;
+mod scratch;
+mod shim;
+mod source;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The builder's sandbox re-executes this binary: its hook `roadstead_builder::sandbox::child_main()` belongs here, before
+    // any thread exists.
+    cli::main()
+}

@@ -1,0 +1,105 @@
+//! Every environment variable Roadstead reads or sets, and where its data and configuration live.
+
+use std::env;
+use std::path::PathBuf;
+
+/// Directory of the store, the cache and the default queue.
+pub(crate) const DATA: &str = "ROADSTEAD_DATA";
+/// Directory of `config.toml` and `registries.toml`.
+pub(crate) const CONFIG: &str = "ROADSTEAD_CONFIG";
+/// Unix socket of the job's runner; set for a job's commands, read by the shims.
+pub(crate) const SHIM_SOCKET: &str = "ROADSTEAD_SHIM_SOCKET";
+/// Docker's configuration directory; a job has one of its own.
+pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// Asks for output without colour.
+#[expect(dead_code, reason = "read by the build subcommand's renderer")]
+pub(crate) const NO_COLOR: &str = "NO_COLOR";
+
+/// Variables whose values are masked in a job's log.
+pub(crate) const SECRET_NAMES: [&str; 3] = [
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
+
+/// Whether a variable's name may stand in a shell's `export` line.
+pub(crate) fn is_shell_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let head = bytes
+        .next()
+        .is_some_and(|byte| byte == b'_' || byte.is_ascii_alphabetic());
+    head && bytes.all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+}
+
+/// Whether a variable of the caller is passed on to a job's commands.
+///
+/// The machine's own names go through; those by which the runner is steered, and those a build gets anew, do not.
+pub(crate) fn passes_to_job(name: &str) -> bool {
+    const OWN: [&str; 7] = [DOCKER_CONFIG, "PWD", "OLDPWD", "SHLVL", "_", "BASH_ENV", "ENV"];
+    is_shell_identifier(name)
+        && !OWN.contains(&name)
+        && !name.starts_with("ROADSTEAD_")
+        && !name.starts_with("CODEBUILD_")
+        && !name.starts_with("CARGO")
+        && !name.starts_with("RUSTUP_")
+}
+
+/// The user's home directory; root's when unknown.
+pub(crate) fn home() -> PathBuf {
+    env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map_or_else(|| PathBuf::from("/root"), PathBuf::from)
+}
+
+/// Where the image store, the cache and the default queue live.
+pub(crate) fn data_directory() -> PathBuf {
+    if let Some(data) = env::var_os(DATA).filter(|data| !data.is_empty()) {
+        return PathBuf::from(data);
+    }
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/roadstead");
+    }
+    env::var_os("XDG_DATA_HOME")
+        .filter(|data| !data.is_empty())
+        .map_or_else(|| home().join(".local/share"), PathBuf::from)
+        .join("roadstead")
+}
+
+/// Directories that may hold configuration, the first that exists being the one that counts.
+pub(crate) fn config_directories() -> Vec<PathBuf> {
+    match env::var_os(CONFIG).filter(|config| !config.is_empty()) {
+        Some(config) => vec![PathBuf::from(config)],
+        None => vec![home().join(".config/roadstead"), PathBuf::from("/etc/roadstead")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_what_a_command_needs_and_nothing_of_the_runner() {
+        for name in [
+            "PATH",
+            "HOME",
+            "LANG",
+            "AWS_ENDPOINT_URL",
+            "AWS_SECRET_ACCESS_KEY",
+            "http_proxy",
+        ] {
+            assert!(passes_to_job(name), "{name}");
+        }
+        for name in [
+            "ROADSTEAD_CONFIG",
+            "CODEBUILD_BUILD_ID",
+            "DOCKER_CONFIG",
+            "BASH_ENV",
+            "A B",
+            "1A",
+            "",
+            "BASH_FUNC_x%%",
+        ] {
+            assert!(!passes_to_job(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Masking of secrets in a stream, also of those split over writes and those that overlap.
+
+use std::sync::{Arc, RwLock};
+
+/// What stands in the log for a secret, whatever its length.
+const MASK: &[u8] = b"***";
+
+/// Bytes a value must have to be masked. Shorter ones occur by chance all over a log, and masking them would tell them.
+const MIN_BYTES: usize = 4;
+
+/// The secret values a run knows, shared by all who learn of one.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(Arc<RwLock<Vec<Vec<u8>>>>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secrets(***)")
+    }
+}
+
+impl Secrets {
+    /// Masks `value` from now on.
+    pub(crate) fn add(&self, value: &str) {
+        let value = value.trim_end_matches(['\r', '\n']).as_bytes().to_vec();
+        let mut values = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if value.len() >= MIN_BYTES && !values.contains(&value) {
+            values.push(value);
+        }
+    }
+
+    /// Masks a text that is whole in itself.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        let mut masker = Masker::new(self.clone());
+        let mut out = Vec::new();
+        masker.write(text.as_bytes(), &mut out);
+        masker.flush(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// A streaming replacer. What could be the beginning of a secret is held back until more comes or [`Masker::flush`].
+#[derive(Debug)]
+pub(crate) struct Masker {
+    secrets: Secrets,
+    held: Vec<u8>,
+    /// Bytes at the start of `held` that belong to a secret whose mask is already out.
+    masked: usize,
+}
+
+impl Masker {
+    pub(crate) fn new(secrets: Secrets) -> Self {
+        Self {
+            secrets,
+            held: Vec::new(),
+            masked: 0,
+        }
+    }
+
+    /// Takes `bytes` and appends to `out` what is safe to show.
+    pub(crate) fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.held.extend_from_slice(bytes);
+        self.process(false, out);
+    }
+
+    /// Appends all that was held back; the stream is known to pause here.
+    pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
+        self.process(true, out);
+    }
+
+    fn process(&mut self, last: bool, out: &mut Vec<u8>) {
+        let secrets = Arc::clone(&self.secrets.0);
+        let needles = secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keep = if last {
+            self.held.len()
+        } else {
+            first_open(&self.held, &needles)
+        };
+        // `covered` is the end of the secret that covers the position; its mask is out since its first byte.
+        let (mut position, mut covered) = (0, self.masked);
+        while position < keep {
+            let rest = &self.held[position..];
+            let longest = needles
+                .iter()
+                .filter(|needle| rest.starts_with(needle))
+                .map(Vec::len)
+                .max();
+            if let Some(length) = longest {
+                if position >= covered {
+                    out.extend_from_slice(MASK);
+                }
+                covered = covered.max(position + length);
+            }
+            if position >= covered {
+                out.push(self.held[position]);
+            }
+            position += 1;
+        }
+        self.held.drain(..keep);
+        self.masked = covered.saturating_sub(keep);
+    }
+}
+
+/// The first position whose bytes up to the end are the beginning of a needle, and no more than the beginning.
+fn first_open(held: &[u8], needles: &[Vec<u8>]) -> usize {
+    let longest = needles.iter().map(Vec::len).max().unwrap_or(0);
+    let start = held.len().saturating_sub(longest.saturating_sub(1));
+    (start..held.len())
+        .find(|&position| {
+            let rest = &held[position..];
+            needles
+                .iter()
+                .any(|needle| needle.len() > rest.len() && needle.starts_with(rest))
+        })
+        .unwrap_or(held.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn secrets(values: &[&str]) -> Secrets {
+        let secrets = Secrets::default();
+        values.iter().for_each(|value| secrets.add(value));
+        secrets
+    }
+
+    #[test]
+    fn masks_overlaps_as_one_and_neighbours_apart() {
+        let secrets = secrets(&["abcdef", "defghi", "aaaa"]);
+        assert_eq!(secrets.mask("x abcdefghi y"), "x *** y");
+        assert_eq!(secrets.mask("abcdefabcdef"), "******");
+        assert_eq!(secrets.mask("aaaaaaa|aaa"), "***|aaa");
+        assert_eq!(secrets.mask("abcde"), "abcde");
+    }
+
+    #[test]
+    fn short_values_and_line_ends_are_left() {
+        let secrets = secrets(&["abc", "token\n"]);
+        assert_eq!(secrets.mask("abc token"), "abc ***");
+        assert_eq!(format!("{secrets:?}"), "Secrets(***)");
+    }
+
+    #[test]
+    fn holds_no_more_than_a_secret() {
+        let mut masker = Masker::new(secrets(&["aaaa"]));
+        let mut out = Vec::new();
+        for _ in 0..1000 {
+            masker.write(b"aa", &mut out);
+            assert!(masker.held.len() < 4);
+        }
+        masker.flush(&mut out);
+        assert_eq!(out, b"***");
+    }
+
+    proptest! {
+        /// However the text is cut, the result is that of the whole, and holds no secret.
+        #[test]
+        fn cuts_do_not_matter(
+            text in "[ab]{0,80}",
+            needles in proptest::collection::vec("[ab]{4,7}", 1..4),
+            cuts in proptest::collection::vec(0_usize..80, 0..12),
+        ) {
+            let known = Secrets::default();
+            needles.iter().for_each(|needle| known.add(needle));
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut <= text.len()).collect();
+            cuts.push(0);
+            cuts.push(text.len());
+            cuts.sort_unstable();
+            let (mut masker, mut out) = (Masker::new(known.clone()), Vec::new());
+            for pair in cuts.windows(2) {
+                masker.write(&text.as_bytes()[pair[0]..pair[1]], &mut out);
+            }
+            masker.flush(&mut out);
+            let streamed = String::from_utf8(out).unwrap();
+            prop_assert_eq!(&streamed, &known.mask(&text));
+            for needle in &needles {
+                prop_assert!(!streamed.contains(needle.as_str()));
+            }
+            let untouched = needles.iter().all(|needle| !text.contains(needle.as_str()));
+            prop_assert_eq!(untouched, streamed == text);
+        }
+    }
+}

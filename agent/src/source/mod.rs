@@ -1,0 +1,3 @@
+//! Where a job's files come from.
+
+pub(crate) mod git;
