@@ -1,9 +1,12 @@
 //! `roadstead`: runs CI builds and makes container images without a daemon.
 #![forbid(unsafe_code)]
+// The registry client's futures nest deeper than the default.
+#![recursion_limit = "512"]
 
 mod artifacts;
 mod buildspec;
 mod cli;
+mod config;
 mod environment;
 mod error;
 mod interrupt;
@@ -17,7 +20,9 @@ mod source;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The builder's sandbox re-executes this binary: its hook `roadstead_builder::sandbox::child_main()` belongs here, before
-    // any thread exists.
+    // A RUN's process is this binary again: it needs a process without threads.
+    if let Some(code) = roadstead_builder::sandbox::child_main() {
+        return code;
+    }
     cli::main()
 }

@@ -3,6 +3,9 @@
 //! [`dockerfile`] parses, [`context`] reads files, [`rootfs`] and [`sandbox`] run steps, [`layer`] writes and reads layers, [`cache`]
 //! remembers them, [`image`] assembles, and [`solve`] alone knows them all. [`beneath`] keeps every file call below its root.
 
+// The registry client's futures nest deeper than the default.
+#![recursion_limit = "512"]
+
 pub mod beneath;
 pub mod cache;
 pub mod context;

@@ -1,5 +1,6 @@
 //! The command line: a file per subcommand.
 
+mod build;
 mod run;
 
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build an image from a Dockerfile.
+    Build(build::Args),
     /// Run a buildspec here and now.
     Run(run::Args),
 }
@@ -27,6 +30,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Build(args) => build::main(args),
         Command::Run(args) => run::main(args),
     };
     result.unwrap_or_else(|error| {

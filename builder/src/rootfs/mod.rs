@@ -3,4 +3,5 @@
 pub mod copy;
 pub mod diff;
 pub mod overlay;
+pub mod scratch;
 pub mod users;

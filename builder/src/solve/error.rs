@@ -18,9 +18,6 @@ pub enum BuildError {
     At {
         /// The message and its place.
         place: Box<DockerfileError>,
-        /// Why.
-        #[source]
-        source: Option<Box<BuildError>>,
     },
     /// No stage of that name.
     #[error("target stage `{0}` could not be found")]
@@ -73,7 +70,7 @@ impl BuildError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::At { place, source } => place.hint.clone().or_else(|| source.as_ref().and_then(|s| s.hint())),
+            Self::At { place } => place.hint.clone(),
             Self::Registry(e) => e.hint(),
             Self::Overlay(OverlayError::Store(e)) => e.hint(),
             _ => None,
@@ -83,11 +80,7 @@ impl BuildError {
     /// Tells whether the user's own stop ended the build.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
-        match self {
-            Self::Canceled => true,
-            Self::At { source: Some(source), .. } => source.is_canceled(),
-            _ => false,
-        }
+        matches!(self, Self::Canceled)
     }
 }
 

@@ -187,12 +187,12 @@ async fn stage(shared: &Arc<Shared>, index: usize, is_target: bool, origin: &Ori
                 () = shared.cancel.canceled() => Err(BuildError::Canceled),
             };
             let span = file.stages[index].image_span;
-            resolved.map_err(|e| placed(shared, span, format!("cannot use base image `{}`", reference.familiar()), e))?
+            resolved.map_err(|e| placed(shared, span, Some(format!("cannot use base image `{}`", reference.familiar())), e))?
         }
     };
     if let Some(trigger) = base.state.on_build.first() {
         let message = format!("cannot honour the base image's `ONBUILD {trigger}` yet");
-        return Err(BuildError::At { place: Box::new(file.error(file.stages[index].image_span, message)), source: None });
+        return Err(BuildError::At { place: Box::new(file.error(file.stages[index].image_span, message)) });
     }
     let mut base = base;
     base.state.cmd_is_own = false;
@@ -209,12 +209,25 @@ pub(super) async fn wait(shared: &Shared, results: &Results, index: usize) -> Re
     }
 }
 
-/// Puts an error at a place of the Dockerfile.
-pub(super) fn placed(shared: &Shared, span: crate::dockerfile::Span, message: String, source: BuildError) -> BuildError {
-    if source.is_canceled() {
-        return source;
+/// Puts an error at a place of the Dockerfile: one message with all causes, then the line and a caret.
+pub(super) fn placed(shared: &Shared, span: crate::dockerfile::Span, what: Option<String>, error: BuildError) -> BuildError {
+    if error.is_canceled() || matches!(error, BuildError::At { .. }) {
+        return error;
     }
-    BuildError::At { place: Box::new(shared.request.dockerfile.error(span, message)), source: Some(Box::new(source)) }
+    let hint = error.hint();
+    let mut message = what.map_or_else(String::new, |what| format!("{what}: ")) + &error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        let text = next.to_string();
+        // Transparent errors repeat their cause.
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = next.source();
+    }
+    let mut place = shared.request.dockerfile.error(span, message);
+    place.hint = hint;
+    BuildError::At { place: Box::new(place) }
 }
 
 async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {

@@ -54,7 +54,7 @@ impl Graph {
 
 fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Origin> {
     let stage = &file.stages[index];
-    let at = |message: String| BuildError::At { place: Box::new(file.error(stage.image_span, message)), source: None };
+    let at = |message: String| BuildError::At { place: Box::new(file.error(stage.image_span, message)) };
     let image = globals.expand(&stage.image, file.escape).map_err(|e| at(e.to_string()))?;
     if image.is_empty() {
         return Err(at(format!("base name `{}` should not be blank", stage.image)));

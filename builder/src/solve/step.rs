@@ -53,12 +53,7 @@ impl<'a> StageRun<'a> {
     }
 
     fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {
-        match error {
-            BuildError::At { .. } => error,
-            // The cause says it all; the place is added above it.
-            BuildError::Other(message) => BuildError::At { place: Box::new(self.shared.request.dockerfile.error(instruction.span, message)), source: None },
-            error => placed(self.shared, instruction.span, error.to_string(), error).without_repetition(),
-        }
+        placed(self.shared, instruction.span, None, error)
     }
 
     fn announce(&self, layer: &Layer) {
@@ -319,32 +314,6 @@ fn stop_signal(text: &str) -> Result<String> {
         return Ok(text.to_owned());
     }
     Err(BuildError::Other(format!("invalid signal `{text}` in STOPSIGNAL")))
-}
-
-impl BuildError {
-    /// Drops a source whose own text became the placed message, keeping only what lies below it.
-    fn without_repetition(self) -> Self {
-        match self {
-            Self::At { place, source: Some(source) } => {
-                let below = std::error::Error::source(&*source).map(|cause| {
-                    let mut text = cause.to_string();
-                    let mut next = cause.source();
-                    while let Some(cause) = next {
-                        text = format!("{text}: {cause}");
-                        next = cause.source();
-                    }
-                    text
-                });
-                let hint = source.hint();
-                let mut place = place;
-                if place.hint.is_none() {
-                    place.hint = hint;
-                }
-                Self::At { place, source: below.map(|text| Box::new(Self::Other(text))) }
-            }
-            other => other,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,6 @@ impl Globals {
                     (Some(given), _) => Some(given.clone()),
                     (None, Some(default)) => Some(globals.expand(default, file.escape).map_err(|e| BuildError::At {
                         place: Box::new(file.error(instruction.span, e.to_string())),
-                        source: None,
                     })?),
                     (None, None) => globals.automatic.get(name).cloned(),
                 };

@@ -1,0 +1,125 @@
+//! docker build's flags. One that cannot be honoured is an error, never a warning.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use roadstead_registry_client::Reference;
+
+use super::output::Output;
+
+/// Build an image from a Dockerfile.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Build context: a directory.
+    #[arg(value_name = "PATH")]
+    pub(super) context: PathBuf,
+    /// Name of the image, as NAME[:TAG]; may be repeated.
+    #[arg(short = 't', long = "tag", value_name = "NAME")]
+    pub(super) tags: Vec<String>,
+    /// Dockerfile to use; `-` reads standard input [default: PATH/Dockerfile].
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Set a build-time variable; without value it is taken from the environment.
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(super) build_args: Vec<String>,
+    /// Stop at this stage.
+    #[arg(long, value_name = "STAGE")]
+    pub(super) target: Option<String>,
+    /// Set metadata of the image.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(super) labels: Vec<String>,
+    /// Platform to build for, such as linux/amd64 [default: this machine's].
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(super) platform: Option<String>,
+    /// Run every step, whatever is in the cache.
+    #[arg(long)]
+    pub(super) no_cache: bool,
+    /// Ask the registry for base images even when they lie here.
+    #[arg(long)]
+    pub(super) pull: bool,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
+    pub(super) progress: ProgressKind,
+    /// Print nothing but the image id.
+    #[arg(short = 'q', long)]
+    pub(super) quiet: bool,
+    /// Write the image id to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) iidfile: Option<PathBuf>,
+    /// Push the image under all its names.
+    #[arg(long)]
+    pub(super) push: bool,
+    /// Put the image into the local store (always done when it has a name).
+    #[arg(long)]
+    load: bool,
+    /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
+    #[arg(short = 'o', long = "output", value_name = "DEST")]
+    outputs: Vec<String>,
+    /// CA certificates (PEM) to trust for registries and to show to RUN commands.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca_bundle: Option<PathBuf>,
+    /// Taken for docker's sake: nothing is left behind in any case.
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
+    rm: Option<bool>,
+    /// Taken for docker's sake.
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    /// Network of RUN commands: `default` and `host` are the same here.
+    #[arg(long, value_name = "MODE", hide = true)]
+    network: Option<String>,
+    /// `false` only: no provenance is made yet.
+    #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
+    provenance: Option<String>,
+    /// `false` only: no SBOM is made yet.
+    #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
+    sbom: Option<String>,
+}
+
+/// Values of `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressKind {
+    /// Coloured lines on a terminal, plain lines elsewhere.
+    Auto,
+    /// Plain lines.
+    Plain,
+    /// Lines with colour.
+    Tty,
+    /// Nothing.
+    Quiet,
+    /// A JSON document a line.
+    Rawjson,
+}
+
+impl Args {
+    /// Refuses what cannot be honoured.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let context = self.context.to_string_lossy();
+        if context == "-" || context.contains("://") || context.starts_with("git@") {
+            return Err(format!("cannot honour the context `{context}` yet: only directories are taken"));
+        }
+        if let Some(network) = self.network.as_deref().filter(|n| !matches!(*n, "default" | "host")) {
+            return Err(format!("cannot honour `--network={network}` yet"));
+        }
+        for (name, value) in [("provenance", &self.provenance), ("sbom", &self.sbom)] {
+            if let Some(value) = value.as_deref().filter(|v| *v != "false") {
+                return Err(format!("cannot honour `--{name}={value}` yet: only `--{name}=false`"));
+            }
+        }
+        if self.platform.as_deref().is_some_and(|p| p.contains(',')) {
+            return Err("cannot honour several platforms in one build yet".to_owned());
+        }
+        if let Some(bad) = self.build_args.iter().chain(&self.labels).find(|a| a.is_empty() || a.starts_with('=')) {
+            return Err(format!("invalid argument `{bad}`: expected NAME=VALUE"));
+        }
+        Ok(())
+    }
+
+    /// Reads `--output` and `--push`.
+    pub(super) fn outputs(&self, names: &[Reference]) -> Result<Vec<Output>, String> {
+        let mut outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        if self.push {
+            outputs.push(Output::Image { names: names.to_vec(), push: true });
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,315 @@
+//! `roadstead build`: docker build's command line over the builder.
+
+mod flags;
+mod output;
+mod progress;
+
+pub(super) use flags::Args;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use roadstead_builder::cache::local::LocalCache;
+use roadstead_builder::context::ignore::Ignore;
+use roadstead_builder::dockerfile::{self, Dockerfile};
+use roadstead_builder::progress::Progress;
+use roadstead_builder::rootfs::overlay::Layers;
+use roadstead_builder::rootfs::scratch::Scratch;
+use roadstead_builder::sandbox::{self, Identity};
+use roadstead_builder::solve::{self, BuildError, Built, Cancel, LayerHook, Request, Tools};
+use roadstead_registry_client::{
+    Client, ClientOptions, CredentialStore, NoProgress, Reference, RegistriesConfig, Store,
+};
+
+use crate::config::Config;
+use crate::environment;
+use crate::error::{CliError, Kind};
+use crate::interrupt::Interrupt;
+
+use output::Output;
+
+/// What must be read before the namespaces are entered: inside, the user is root and home directories look different.
+struct Outside {
+    data: PathBuf,
+    registries: RegistriesConfig,
+    credentials: CredentialStore,
+    ca_bundle: Option<PathBuf>,
+    owner: roadstead_builder::beneath::Owner,
+}
+
+/// Runs the subcommand. Enters its namespaces before any thread exists.
+pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
+    args.check().map_err(CliError::usage)?;
+    let outside = Outside::read(&args)?;
+    let identity = sandbox::enter().map_err(CliError::failed)?;
+    super::runtime()?.block_on(build(args, outside, identity))
+}
+
+impl Outside {
+    fn read(args: &Args) -> Result<Self, CliError> {
+        let config = Config::load()?;
+        let ca_bundle = args.ca_bundle.clone().or(config.ca_bundle);
+        if let Some(path) = &ca_bundle
+            && !path.is_file()
+        {
+            return Err(CliError::usage(format!("CA bundle `{}` does not exist", path.display())));
+        }
+        let docker_config = std::env::var_os(environment::DOCKER_CONFIG).map(PathBuf::from);
+        Ok(Self {
+            data: environment::data_directory(),
+            registries: RegistriesConfig::load_default().map_err(CliError::usage)?,
+            credentials: CredentialStore::new(docker_config),
+            ca_bundle,
+            owner: roadstead_builder::beneath::Owner {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            },
+        })
+    }
+
+    fn client(&self) -> Result<Client, CliError> {
+        let options = ClientOptions {
+            registries: self.registries.clone(),
+            credentials: self.credentials.clone(),
+            ca_bundle: self.ca_bundle.clone(),
+            ..ClientOptions::default()
+        };
+        Client::new(options).map_err(CliError::failed)
+    }
+}
+
+async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitCode, CliError> {
+    let progress = Progress::new(progress::sink(args.progress, args.quiet));
+    let cancel = Cancel::default();
+    let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
+    let signal = interrupt.clone();
+    let thrown = cancel.clone();
+    let listening = tokio::spawn(async move {
+        interrupt.wait().await;
+        thrown.cancel();
+    });
+    if identity == Identity::SingleId {
+        progress.warn("no subordinate ids here: files can belong to one user only; install `uidmap` and give ranges in /etc/subuid");
+    }
+    let result = build_and_export(&args, &outside, progress, &cancel).await;
+    listening.abort();
+    match (result, signal.signal()) {
+        (Err(_), Some(number)) => Err(CliError::failed("the build was canceled").of_kind(Kind::Signal(number))),
+        (result, _) => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
+    let (dockerfile, ignore) = read_dockerfile(args, &progress)?;
+    let names = args.tags.iter().map(|t| parse_name(t)).collect::<Result<Vec<_>, _>>()?;
+    let outputs = args.outputs(&names).map_err(CliError::usage)?;
+    let names: Vec<Reference> = outputs.iter().flat_map(Output::names).chain(names).fold(Vec::new(), |mut all, name| {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+        all
+    });
+    let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
+    let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
+    let tools = Arc::new(Tools {
+        client: outside.client()?,
+        layers: Layers::open(&outside.data.join("layers"), &scratch.path()).map_err(CliError::failed)?,
+        cache: LocalCache::open(&outside.data.join("cache"), &store).map_err(CliError::failed)?,
+        progress,
+        scratch: scratch.path(),
+        store,
+    });
+    let push = outputs.iter().any(Output::is_push);
+    if push && names.is_empty() {
+        return Err(CliError::usage("nothing to push to: `--push` needs a name").hint("name the image with `-t registry/repository:tag`"));
+    }
+    let early = EarlyPush::new(&tools, names.first().filter(|_| push));
+    let request = request(args, outside, dockerfile, ignore, early.hook())?;
+    let built = solve::build(Arc::clone(&tools), request, cancel).await.map_err(failed)?;
+    early.finish().await;
+    if push {
+        push_all(&tools, &built, &names, cancel).await?;
+    }
+    output::write_all(&tools, &built, &names, &outputs, outside.owner).await?;
+    report(args, &tools, &built, &names)
+}
+
+fn request(args: &Args, outside: &Outside, dockerfile: Dockerfile, ignore: Ignore, on_layer: Option<LayerHook>) -> Result<Request, CliError> {
+    let mut build_args: BTreeMap<String, String> = BTreeMap::new();
+    for text in &args.build_args {
+        match text.split_once('=') {
+            Some((name, value)) => drop(build_args.insert(name.to_owned(), value.to_owned())),
+            // As docker: a bare name takes the value of the environment, or counts as not given.
+            None => {
+                if let Ok(value) = std::env::var(text) {
+                    build_args.insert(text.clone(), value);
+                }
+            }
+        }
+    }
+    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+        build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert(epoch);
+    }
+    let labels = args.labels.iter().map(|l| l.split_once('=').map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into())));
+    let platform = args.platform.as_deref().map(str::parse).transpose().map_err(CliError::usage)?;
+    Ok(Request {
+        dockerfile,
+        context: args.context.clone(),
+        ignore,
+        target: args.target.clone(),
+        build_args,
+        labels: labels.collect(),
+        platform,
+        no_cache: args.no_cache,
+        pull: args.pull,
+        ca_bundle: outside.ca_bundle.clone(),
+        on_layer,
+    })
+}
+
+fn parse_name(text: &str) -> Result<Reference, CliError> {
+    let name: Reference = text.parse().map_err(|e| CliError::usage(format!("invalid tag `{text}`: {e}")))?;
+    if name.digest().is_some() {
+        return Err(CliError::usage(format!("invalid tag `{text}`: a digest cannot be chosen")));
+    }
+    name.with_tag(name.tag_or_latest()).map_err(CliError::usage)
+}
+
+fn failed(error: BuildError) -> CliError {
+    let hint = error.hint();
+    let kind = if matches!(error, BuildError::NoTarget(_)) { Kind::Usage } else { Kind::Failed };
+    let error = CliError::failed(error).of_kind(kind);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Reads and parses the Dockerfile and its ignore file.
+fn read_dockerfile(args: &Args, progress: &Progress) -> Result<(Dockerfile, Ignore), CliError> {
+    if !args.context.is_dir() {
+        return Err(CliError::usage(format!("the build context `{}` is no directory", args.context.display())));
+    }
+    let path = match &args.file {
+        Some(path) => path.clone(),
+        None => ["Dockerfile", "dockerfile"].map(|n| args.context.join(n)).into_iter().find(|p| p.exists()).unwrap_or_else(|| args.context.join("Dockerfile")),
+    };
+    let vertex = progress.start(format!("[internal] load build definition from {}", path.display()));
+    let text = read_text(&path).map_err(|e| {
+        CliError::usage(format!("cannot read Dockerfile `{}`: {e}", path.display())).hint("name another with `-f FILE`")
+    })?;
+    let dockerfile = dockerfile::parse(&path.to_string_lossy(), &text).map_err(|e| {
+        let hint = e.hint.clone();
+        let error = CliError::failed(e);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    vertex.done();
+    let mut own = path.clone().into_os_string();
+    own.push(".dockerignore");
+    let candidates = [PathBuf::from(own), args.context.join(".dockerignore")];
+    let Some(ignore_path) = candidates.iter().find(|p| p.is_file()) else { return Ok((dockerfile, Ignore::default())) };
+    let text = read_text(ignore_path).map_err(|e| CliError::usage(format!("cannot read `{}`: {e}", ignore_path.display())))?;
+    let ignore = Ignore::parse(&text).map_err(|e| CliError::usage(format!("{}: {}", ignore_path.display(), crate::error::chain(&e))))?;
+    Ok((dockerfile, ignore))
+}
+
+/// Reads a small text file, or standard input for `-`.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    const MAX: u64 = 8 << 20;
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().take(MAX).read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(path)?.take(MAX).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// Uploads finished layers while later steps still run.
+struct EarlyPush {
+    tasks: Option<(Arc<Mutex<tokio::task::JoinSet<()>>>, Arc<Tools>, Reference)>,
+}
+
+impl EarlyPush {
+    fn new(tools: &Arc<Tools>, target: Option<&Reference>) -> Self {
+        let tasks = target.map(|t| (Arc::new(Mutex::new(tokio::task::JoinSet::new())), Arc::clone(tools), t.clone()));
+        Self { tasks }
+    }
+
+    fn hook(&self) -> Option<LayerHook> {
+        let (tasks, tools, target) = self.tasks.clone()?;
+        let runtime = tokio::runtime::Handle::current();
+        Some(LayerHook(Arc::new(move |layer| {
+            let (tools, target, descriptor) = (Arc::clone(&tools), target.clone(), layer.descriptor.clone());
+            // A base layer that is not here may never be needed: it is mounted or copied at the end.
+            if !tools.store.has(&descriptor.digest) {
+                return;
+            }
+            let upload = async move {
+                // A failure here is met again, and told, by the push at the end.
+                drop(Box::pin(tools.client.push_blob(&target, &descriptor, &tools.store, &NoProgress)).await);
+            };
+            tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn_on(upload, &runtime);
+        })))
+    }
+
+    async fn finish(self) {
+        let Some((tasks, ..)) = self.tasks else { return };
+        let mut tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn push_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], cancel: &Cancel) -> Result<(), CliError> {
+    for name in names {
+        let vertex = tools.progress.start(format!("pushing {name}"));
+        let pushing = Box::pin(tools.client.push(&tools.store, &built.image.descriptor, name, &NoProgress));
+        let pushed = tokio::select! {
+            pushed = pushing => pushed,
+            () = cancel.canceled() => return Err(CliError::failed("the build was canceled")),
+        };
+        match pushed {
+            Ok(digest) => {
+                vertex.log(format!("digest: {digest}"));
+                vertex.done();
+            }
+            Err(error) => {
+                vertex.failed(error.to_string());
+                let hint = error.hint();
+                let error = CliError::failed(error);
+                return Err(match hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names the image in the store and tells its id.
+#[expect(clippy::print_stdout, reason = "the image id of --quiet is data")]
+fn report(args: &Args, tools: &Arc<Tools>, built: &Built, names: &[Reference]) -> Result<(), CliError> {
+    if !names.is_empty() {
+        let vertex = tools.progress.start("naming image");
+        for name in names {
+            tools.store.tag(name, &built.image.descriptor).map_err(CliError::failed)?;
+            vertex.log(format!("naming to {}", name.canonical()));
+        }
+        vertex.done();
+    }
+    let id = built.image.config_digest.to_string();
+    if let Some(path) = &args.iidfile {
+        std::fs::write(path, &id).map_err(crate::error::FileError::at("write", path)).map_err(CliError::failed)?;
+    }
+    if args.quiet {
+        println!("{id}");
+    }
+    Ok(())
+}

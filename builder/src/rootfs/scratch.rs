@@ -1,0 +1,86 @@
+//! The temporary directory of one build, on the file system of the layers. It goes when the build does; one that a killed build left
+//! behind goes with the next build's start.
+
+use crate::beneath::{Dir, FileError};
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// A directory that is removed on drop and locked as long as it is in use.
+#[derive(Debug)]
+pub struct Scratch {
+    parent: PathBuf,
+    name: String,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Removes what dead builds left in `parent`, then makes a directory there.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn new(parent: &Path) -> Result<Self, FileError> {
+        std::fs::create_dir_all(parent).map_err(|e| FileError::new("create directory", parent, e))?;
+        remove_abandoned(parent)?;
+        let name = format!("build-{}", std::process::id());
+        let lock_path = parent.join(format!("{name}.lock"));
+        let lock = File::create(&lock_path).map_err(|e| FileError::new("create", &lock_path, e))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| FileError::new("lock", &lock_path, e))?;
+        let path = parent.join(&name);
+        std::fs::create_dir(&path).map_err(|e| FileError::new("create directory", &path, e))?;
+        Ok(Self { parent: parent.to_owned(), name, _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+}
+
+fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
+    let dir = Dir::open(parent)?;
+    for lock_name in dir.names()? {
+        let Some(name) = lock_name.to_str().and_then(|n| n.strip_suffix(".lock")) else { continue };
+        let Ok(lock) = dir.open_file(&lock_name) else { continue };
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove(&dir, name);
+        }
+    }
+    Ok(())
+}
+
+/// Removes a scratch directory and its lock. What cannot be removed (files of ids not mapped now) is left for a build that can.
+fn remove(dir: &Dir, name: &str) {
+    if dir.remove_all(name.as_ref()).is_ok() {
+        drop(dir.remove_all(format!("{name}.lock").as_ref()));
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Ok(dir) = Dir::open(&self.parent) {
+            remove(&dir, &self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_on_drop_and_when_abandoned() {
+        let parent = std::env::temp_dir().join(format!("roadstead-scratch-{}", std::process::id()));
+        std::fs::create_dir_all(parent.join("build-0/deep")).unwrap();
+        std::fs::write(parent.join("build-0.lock"), "").unwrap();
+        let scratch = Scratch::new(&parent).unwrap();
+        assert!(!parent.join("build-0").exists() && scratch.path().is_dir());
+        // One in use is left alone.
+        remove_abandoned(&parent).unwrap();
+        assert!(scratch.path().is_dir());
+        drop(scratch);
+        assert_eq!(std::fs::read_dir(&parent).unwrap().count(), 0);
+        std::fs::remove_dir(&parent).unwrap();
+    }
+}
