@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry, EntryType, Header};
 
 /// Most entries taken from one archive: ten times the largest images seen.
 const MAX_ENTRIES: usize = 20_000_000;
@@ -183,16 +183,16 @@ impl Extractor<'_> {
             }
         }
         let header = entry.header();
-        let id = |pax: Option<u64>, plain: io::Result<u64>| -> Result<u32> {
+        let id = |pax: Option<u64>, plain: Result<u64>| -> Result<u32> {
             let wide = match pax {
                 Some(id) => id,
-                None => plain.map_err(ExtractError::Archive)?,
+                None => plain?,
             };
             u32::try_from(wide).map_err(|_| ExtractError::Entry { path: path.to_owned(), what: "has an owner beyond 32 bits" })
         };
-        let owner = Owner { uid: id(uid, header.uid())?, gid: id(gid, header.gid())? };
+        let owner = Owner { uid: id(uid, number(header, 108..116, Header::uid))?, gid: id(gid, number(header, 116..124, Header::gid))? };
         Ok(Attributes {
-            mode: header.mode().map_err(damaged)? & 0o7777,
+            mode: number(header, 100..108, Header::mode)? & 0o7777,
             owner: self.options.owner.unwrap_or(owner),
             mtime: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
             xattrs,
@@ -314,6 +314,12 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads a number of a header; a field left blank, as npm's packages have it, is zero.
+fn number<T: Default>(header: &Header, field: std::ops::Range<usize>, read: impl Fn(&Header) -> io::Result<T>) -> Result<T> {
+    let blank = header.as_bytes().get(field).is_some_and(|bytes| bytes.iter().all(|b| matches!(b, 0 | b' ')));
+    if blank { Ok(T::default()) } else { read(header).map_err(ExtractError::Archive) }
 }
 
 fn link_target(entry: &Entry<'_, impl Read>, path: &Path) -> Result<OsString> {

@@ -137,7 +137,8 @@ fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
         let target = resolve_in(root, &bind.target)?;
         let what = format!("show `{}` as `{}`", bind.source.display(), bind.target.display());
         rustix::mount::mount_bind(&bind.source, &target).map_err(|e| SandboxError::system(what, e))?;
-        read_only_bind(&target)?;
+        // The handle names what lies below the new mount: look again for the mount itself.
+        read_only_bind(&resolve_in(root, &bind.target)?)?;
     }
     Ok(())
 }
