@@ -50,6 +50,8 @@ impl Default for ClientOptions {
 /// Talks to registries. Cheap to clone; clones share connections and logins.
 ///
 /// Every operation is tried again after errors that pass, and gives its last error when they do not.
+///
+/// Futures are boxed here: nested as they are, their types would else exceed the compiler's limits in crates above.
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<Transport>,
@@ -103,7 +105,7 @@ impl Client {
             headers: HeaderMap::new(),
             payload: Payload::None,
         };
-        let answer = self.transport.send(&endpoint, request).await?;
+        let answer = Box::pin(self.transport.send(&endpoint, request)).await?;
         if answer.status().is_success() && !answer.is_web_page() {
             return Ok(());
         }
@@ -115,7 +117,7 @@ impl Client {
     /// # Errors
     /// `NotFound` when there is no such name, `NoPlatform` when the image is not made for the platform.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
-        pull::resolve(&self.transport, reference, platform).await
+        Box::pin(pull::resolve(&self.transport, reference, platform)).await
     }
 
     /// Streams a blob into the store; does nothing when it is there. A broken download goes on where it broke off.
@@ -129,7 +131,14 @@ impl Client {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<()> {
-        pull::fetch_blob(&self.transport, repository, descriptor, store, progress).await
+        Box::pin(pull::fetch_blob(
+            &self.transport,
+            repository,
+            descriptor,
+            store,
+            progress,
+        ))
+        .await
     }
 
     /// Fetches an image with all its layers, and gives it its name in the store.
@@ -143,7 +152,7 @@ impl Client {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Resolved> {
-        pull::pull(&self.transport, reference, platform, store, progress).await
+        Box::pin(pull::pull(&self.transport, reference, platform, store, progress)).await
     }
 
     /// Brings a blob into a repository: finds it there, has it mounted, or sends it. A blob that is not in the store is
@@ -158,7 +167,14 @@ impl Client {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<PushedHow> {
-        push::push_blob(&self.transport, repository, descriptor, store, progress).await
+        Box::pin(push::push_blob(
+            &self.transport,
+            repository,
+            descriptor,
+            store,
+            progress,
+        ))
+        .await
     }
 
     /// Sends an image or index of the store under a name: blobs first, the named manifest last. Returns its digest.
@@ -172,7 +188,7 @@ impl Client {
         target: &Reference,
         progress: &dyn Progress,
     ) -> Result<Digest> {
-        push::push(&self.transport, store, image, target, progress).await
+        Box::pin(push::push(&self.transport, store, image, target, progress)).await
     }
 
     /// Asks what a name means now; `None` when there is no such name.
@@ -180,7 +196,7 @@ impl Client {
     /// # Errors
     /// Anything but a registry that says the name is not there.
     pub async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        pull::head_manifest(&self.transport, reference).await
+        Box::pin(pull::head_manifest(&self.transport, reference)).await
     }
 }
 

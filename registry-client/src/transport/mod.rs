@@ -245,7 +245,7 @@ impl Transport {
             Payload::Bytes(bytes) => (Payload::Bytes(bytes.clone()), false),
             Payload::Stream(_) => (Payload::None, true),
         };
-        let answer = exchange(endpoint, &parts, payload, known.as_ref()).await?;
+        let answer = Box::pin(exchange(endpoint, &parts, payload, known.as_ref())).await?;
         // Only the registry itself may ask for its login; a place it redirects to may not.
         if answer.status() != StatusCode::UNAUTHORIZED || !guard::same_origin(endpoint.base(), answer.response.url()) {
             return Ok(answer);
@@ -258,7 +258,7 @@ impl Transport {
             .filter_map(|value| value.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let get = self.log_in(endpoint, answer, &challenges, &scopes, operation);
+        let get = Box::pin(self.log_in(endpoint, answer, &challenges, &scopes, operation));
         let fresh = match &endpoint.login {
             Some(_) => Arc::new(get.await?),
             None => self.logins.renew(&key, known.as_ref(), get).await?,
@@ -266,7 +266,7 @@ impl Transport {
         if is_stream {
             return Err(interrupted(endpoint, operation, None));
         }
-        let answer = exchange(endpoint, &parts, again, Some(&fresh)).await?;
+        let answer = Box::pin(exchange(endpoint, &parts, again, Some(&fresh))).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             return Err(answer.into_error(endpoint, operation).await);
         }

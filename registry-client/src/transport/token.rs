@@ -89,6 +89,8 @@ pub(crate) fn basic(endpoint: &Endpoint, credential: &Credential) -> Result<Auth
     let header = header_value(endpoint, &format!("Basic {}", encoded.expose()))?;
     let ends_at = credential.expires_at.and_then(|end| {
         let left = end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+        // A clock that is wrong must not make every login look dead: the registry judges it anyway.
+        let left = left.max(DEFAULT_LIFE);
         Instant::now().checked_add(left)
     });
     Ok(Authorization {
