@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod artifacts;
+#[cfg(feature = "sqs")]
+mod aws;
 mod buildspec;
 mod cli;
 mod environment;
@@ -10,9 +12,12 @@ mod interrupt;
 mod job;
 mod logs;
 mod processes;
+mod queue;
 mod scratch;
 mod shim;
 mod source;
+#[cfg(all(test, feature = "sqs"))]
+mod test_moto;
 
 use std::process::ExitCode;
 
