@@ -6,8 +6,9 @@ use std::time::Duration;
 use roadstead_proto::job::{Environment, Job, JobId, Source, SourceKind};
 use roadstead_proto::record::Status;
 
-use super::contract::{MAX_ATTEMPTS, fault};
+use super::contract::MAX_ATTEMPTS;
 use super::{Queue, QueueError, State};
+use crate::job::fault;
 use crate::scratch::Scratch;
 
 const LONG: Duration = Duration::from_secs(60);

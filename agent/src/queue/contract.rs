@@ -142,30 +142,5 @@ pub(crate) trait Queue: Send + Sync + Debug {
     fn log<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Vec<u8>>;
 }
 
-/// The record of a job that was handed out too often.
-pub(super) fn fault(job: &Job, message: &str) -> Record {
-    let now = jiff::Timestamp::now().to_string();
-    Record {
-        id: format!("{}:{}", job.project_name, job.id),
-        build_status: Status::Fault,
-        start_time: now.clone(),
-        end_time: Some(now.clone()),
-        resolved_source_version: None,
-        phases: vec![roadstead_proto::record::Phase {
-            phase_type: "PROVISIONING".to_owned(),
-            phase_status: Status::Fault,
-            start_time: now,
-            duration_in_seconds: 0,
-            contexts: vec![roadstead_proto::record::PhaseContext {
-                status_code: String::new(),
-                message: message.to_owned(),
-            }],
-        }],
-        exported_environment_variables: std::collections::BTreeMap::new(),
-        pushed_images: Vec::new(),
-        artifacts: Vec::new(),
-    }
-}
-
 /// What the record of a job says that was handed out [`MAX_ATTEMPTS`] times in vain.
 pub(super) const TOO_MANY_ATTEMPTS: &str = "the agent was lost during every attempt";

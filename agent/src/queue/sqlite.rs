@@ -11,7 +11,7 @@ use roadstead_proto::job::{Job, MAX_DOCUMENT_BYTES};
 use roadstead_proto::record::Record;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
-use super::contract::{self, BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS};
+use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS};
 use super::results::Results;
 use super::{Claim, JobState, Queue, QueueError, State};
 use crate::error::FileError;
@@ -242,7 +242,7 @@ fn give_up(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<Result<(
     let lost: Vec<(i64, String)> = rows.collect::<rusqlite::Result<_>>()?;
     for (number, document) in lost {
         let record = serde_json::from_str(&document)
-            .and_then(|job| serde_json::to_string(&contract::fault(&job, TOO_MANY_ATTEMPTS)));
+            .and_then(|job| serde_json::to_string(&crate::job::fault(&job, TOO_MANY_ATTEMPTS)));
         match record {
             Ok(record) => transaction.execute(
                 "UPDATE job SET state = 'DONE', record = ?2 WHERE number = ?1",

@@ -16,7 +16,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use roadstead_proto::job::{Job, JobId, MAX_DOCUMENT_BYTES};
 use roadstead_proto::record::Record;
 
-use super::contract::{self, BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS};
+use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS};
 use super::results::Results;
 use super::{Claim, JobState, Queue, QueueError, State};
 
@@ -104,7 +104,7 @@ impl SqsQueue {
         let token = count.unwrap_or(1).max(self.results.attempts(&job.id).saturating_add(1));
         if token > MAX_ATTEMPTS {
             self.results
-                .finish(&job.id, &contract::fault(&job, TOO_MANY_ATTEMPTS))?;
+                .finish(&job.id, &crate::job::fault(&job, TOO_MANY_ATTEMPTS))?;
             self.delete(handle).await?;
             return Ok(None);
         }

@@ -1,0 +1,72 @@
+//! `config.toml`: what a site sets once for all runs.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::environment;
+use crate::error::{CliError, FileError};
+
+const FILE: &str = "config.toml";
+
+/// A site's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    /// Certificates to trust besides the system's; a relative path is below the file's directory.
+    #[serde(default)]
+    pub(crate) ca_bundle: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the first `config.toml` there is; without one, nothing is set.
+    pub(crate) fn load() -> Result<Self, CliError> {
+        for directory in environment::config_directories() {
+            let path = directory.join(FILE);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => return Self::parse(&text, &path),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(CliError::usage(FileError::at("read", &path)(error))),
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                text.get(..span.start).unwrap_or_default().lines().count().max(1)
+            });
+            CliError::usage(format!("{}:{line}: {}", path.display(), error.message()))
+                .hint("`ca-bundle` is the only setting there is")
+        })?;
+        if let (Some(bundle), Some(directory)) = (&config.ca_bundle, path.parent()) {
+            config.ca_bundle = Some(directory.join(bundle));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_and_mistakes() {
+        let path = Path::new("/etc/roadstead/config.toml");
+        let parse = |text| Config::parse(text, path);
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(
+            parse("ca-bundle = 'ca.pem'").unwrap().ca_bundle,
+            Some("/etc/roadstead/ca.pem".into())
+        );
+        assert_eq!(parse("ca-bundle = '/x.pem'").unwrap().ca_bundle, Some("/x.pem".into()));
+        for (text, expected) in [
+            ("\nca-bundel = 'x'", "config.toml:2: unknown field `ca-bundel`"),
+            ("x", "config.toml:1:"),
+        ] {
+            let shown = parse(text).unwrap_err().to_string();
+            assert!(shown.contains(expected), "{shown}");
+        }
+    }
+}
