@@ -1,1 +1,41 @@
+//! OCI registry client of Roadstead: names, credentials, streaming pull and push, OCI layout on disk, Amazon ECR.
+//!
+//! ```text
+//! client -> pull | push/{one_patch} -> transport -> credentials, ecr -> config; store | manifest -> digest
+//! ```
+
 #![forbid(unsafe_code)]
+
+mod client;
+mod config;
+mod credentials;
+mod digest;
+pub mod ecr;
+mod error;
+mod image_config;
+mod manifest;
+mod platform;
+mod progress;
+mod pull;
+mod push;
+mod reference;
+mod secret;
+mod store;
+#[cfg(test)]
+mod test_dir;
+mod transport;
+
+pub use client::{Client, ClientOptions};
+pub use config::{Location, RegistriesConfig};
+pub use credentials::{CredentialStore, login, logout};
+pub use digest::{Digest, DigestWriter};
+pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
+pub use image_config::{CONFIG_LIMIT, ImageConfig};
+pub use manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
+pub use platform::Platform;
+pub use progress::{BlobEvent, NoProgress, Progress};
+pub use pull::Resolved;
+pub use push::PushedHow;
+pub use reference::Reference;
+pub use secret::Secret;
+pub use store::{BlobWriter, Store};

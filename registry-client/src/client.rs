@@ -1,0 +1,230 @@
+//! The client: one door to all that is done with registries.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use crate::config::RegistriesConfig;
+use crate::credentials::{Credential, CredentialStore};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::manifest::Descriptor;
+use crate::platform::Platform;
+use crate::progress::Progress;
+use crate::pull::{self, Resolved};
+use crate::push::{self, PushedHow};
+use crate::reference::Reference;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::transport::{Payload, Request, Transport};
+
+/// Says how a client works.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Where registries are.
+    pub registries: RegistriesConfig,
+    /// Where logins are.
+    pub credentials: CredentialStore,
+    /// Certificates to trust besides the system's, for all registries and for AWS.
+    pub ca_bundle: Option<PathBuf>,
+    /// Value of the `User-Agent` header.
+    pub user_agent: String,
+    /// Blobs fetched from a host at once. Uploads are bounded by 4 as well.
+    pub max_concurrent_per_host: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            registries: RegistriesConfig::empty(),
+            credentials: CredentialStore::default(),
+            ca_bundle: None,
+            user_agent: concat!("roadstead/", env!("CARGO_PKG_VERSION")).to_owned(),
+            max_concurrent_per_host: 6,
+        }
+    }
+}
+
+/// Talks to registries. Cheap to clone; clones share connections and logins.
+///
+/// Every operation is tried again after errors that pass, and gives its last error when they do not.
+///
+/// Futures are boxed here: nested as they are, their types would else exceed the compiler's limits in crates above.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<Transport>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Makes a client; no connection is made yet.
+    ///
+    /// # Errors
+    /// `CaBundle` when the bundle cannot be used.
+    pub fn new(options: ClientOptions) -> Result<Self> {
+        let ClientOptions {
+            registries,
+            credentials,
+            ca_bundle,
+            user_agent,
+            max_concurrent_per_host,
+        } = options;
+        let transport = Transport::new(registries, credentials, ca_bundle, user_agent, max_concurrent_per_host)?;
+        Ok(Self {
+            transport: Arc::new(transport),
+        })
+    }
+
+    /// Checks a user name and a password, as `docker login` does. A registry that asks for no login takes any.
+    ///
+    /// # Errors
+    /// `Unauthorized` when they are wrong.
+    pub async fn ping_login(&self, registry: &str, user: &str, secret: &Secret) -> Result<()> {
+        let host = registry.trim_start_matches("https://").trim_start_matches("http://");
+        let host = host.split('/').next().unwrap_or_default();
+        let login = Credential {
+            user: user.to_owned(),
+            secret: secret.clone(),
+            is_identity_token: false,
+            expires_at: None,
+        };
+        let endpoint = self.transport.registry(host, login)?;
+        let operation = "the login";
+        let request = Request {
+            method: Method::GET,
+            url: endpoint.base().clone(),
+            operation,
+            scopes: Vec::new(),
+            headers: HeaderMap::new(),
+            payload: Payload::None,
+        };
+        let answer = Box::pin(self.transport.send(&endpoint, request)).await?;
+        if answer.status().is_success() && !answer.is_web_page() {
+            return Ok(());
+        }
+        Err(answer.into_error(&endpoint, operation).await)
+    }
+
+    /// Finds the image of a name for a platform; fetches its manifest and configuration only.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such name, `NoPlatform` when the image is not made for the platform.
+    pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
+        Box::pin(pull::resolve(&self.transport, reference, platform)).await
+    }
+
+    /// Streams a blob into the store; does nothing when it is there. A broken download goes on where it broke off.
+    ///
+    /// # Errors
+    /// `BlobUnknown`, `DigestMismatch` or `SizeMismatch`; then the store is as before.
+    pub async fn fetch_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        Box::pin(pull::fetch_blob(
+            &self.transport,
+            repository,
+            descriptor,
+            store,
+            progress,
+        ))
+        .await
+    }
+
+    /// Fetches an image with all its layers, and gives it its name in the store.
+    ///
+    /// # Errors
+    /// As for [`Client::resolve`] and [`Client::fetch_blob`].
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Resolved> {
+        Box::pin(pull::pull(&self.transport, reference, platform, store, progress)).await
+    }
+
+    /// Brings a blob into a repository: finds it there, has it mounted, or sends it. A blob that is not in the store is
+    /// first fetched from one of its sources.
+    ///
+    /// # Errors
+    /// `RepositoryUnknown`, `Denied`, or `BlobMissing` when it is nowhere to be had.
+    pub async fn push_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<PushedHow> {
+        Box::pin(push::push_blob(
+            &self.transport,
+            repository,
+            descriptor,
+            store,
+            progress,
+        ))
+        .await
+    }
+
+    /// Sends an image or index of the store under a name: blobs first, the named manifest last. Returns its digest.
+    ///
+    /// # Errors
+    /// As for [`Client::push_blob`]; then the name in the registry means what it meant before.
+    pub async fn push(
+        &self,
+        store: &Store,
+        image: &Descriptor,
+        target: &Reference,
+        progress: &dyn Progress,
+    ) -> Result<Digest> {
+        Box::pin(push::push(&self.transport, store, image, target, progress)).await
+    }
+
+    /// Asks what a name means now; `None` when there is no such name.
+    ///
+    /// # Errors
+    /// Anything but a registry that says the name is not there.
+    pub async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        Box::pin(pull::head_manifest(&self.transport, reference)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::media_type;
+    use crate::progress::NoProgress;
+    use crate::test_dir::TestDir;
+
+    /// Callers run operations as tasks, which the compiler allows only for futures that may change threads.
+    #[test]
+    fn operations_can_be_spawned() {
+        fn spawnable(_: impl Future + Send) {}
+        let dir = TestDir::new("spawn");
+        let store = Store::open(dir.path()).unwrap();
+        let credentials = CredentialStore::new(Some(dir.path().to_owned()));
+        let client = Client::new(ClientOptions {
+            credentials,
+            ..ClientOptions::default()
+        })
+        .unwrap();
+        let (name, platform) = ("localhost:1/x".parse::<Reference>().unwrap(), Platform::host());
+        let descriptor = Descriptor::of(media_type::OCI_LAYER_TAR, b"x");
+        spawnable(client.pull(&name, &platform, &store, &NoProgress));
+        spawnable(client.push(&store, &descriptor, &name, &NoProgress));
+        spawnable(client.push_blob(&name, &descriptor, &store, &NoProgress));
+        spawnable(client.head_manifest(&name));
+        spawnable(client.ping_login("localhost:1", "u", &Secret::new("p")));
+    }
+}

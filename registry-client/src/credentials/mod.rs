@@ -1,0 +1,348 @@
+//! Credentials: docker's `config.json`, credential helpers, and Amazon ECR.
+//!
+//! They are looked up under the name the user wrote, since `docker login` was made for it, and only after a registry has
+//! asked for a login.
+
+mod helper;
+mod login;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+pub use login::{login, logout};
+
+use crate::ecr;
+use crate::error::{RegistryError, Result};
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+const FILE_NAME: &str = "config.json";
+const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+/// Key under which docker keeps the login to Docker Hub.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+/// A token is renewed this long before its end, so that an upload that has begun can finish.
+#[cfg(feature = "ecr")]
+const RENEWAL_MARGIN: Duration = Duration::from_secs(15 * 60);
+/// Docker's sign that the secret is an OAuth2 refresh token.
+const TOKEN_USER: &str = "<token>";
+
+/// A login found for a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credential {
+    pub(crate) user: String,
+    pub(crate) secret: Secret,
+    /// Whether the secret is an OAuth2 refresh token in place of a password.
+    pub(crate) is_identity_token: bool,
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+/// Finds logins. Cheap to clone; clones share the tokens fetched.
+#[derive(Clone, Debug)]
+pub struct CredentialStore {
+    directory: Option<PathBuf>,
+    ecr_tokens: Arc<tokio::sync::Mutex<HashMap<(String, String), Credential>>>,
+}
+
+/// What of docker's `config.json` matters here.
+#[derive(Default, Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: HashMap<String, AuthEntry>,
+    #[serde(default, rename = "credHelpers")]
+    helpers: HashMap<String, String>,
+    #[serde(default, rename = "credsStore")]
+    store: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct AuthEntry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(rename = "identitytoken")]
+    identity_token: Option<String>,
+}
+
+impl CredentialStore {
+    /// Reads logins from a docker configuration directory; `None` means `$DOCKER_CONFIG`, else `~/.docker`.
+    #[must_use]
+    pub fn new(docker_config_dir: Option<PathBuf>) -> Self {
+        let variable = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let directory = docker_config_dir
+            .or_else(|| variable("DOCKER_CONFIG"))
+            .or_else(|| variable("HOME").map(|home| home.join(".docker")));
+        Self {
+            directory,
+            ecr_tokens: Arc::default(),
+        }
+    }
+
+    /// Finds the login for a repository; `None` means anonymous.
+    ///
+    /// Order: the credential helper named for the host, a login in the file (the longest path first), the general helper,
+    /// Amazon ECR by the host's name.
+    pub(crate) async fn find(&self, name: &Reference, ca: Option<&Path>) -> Result<Option<Credential>> {
+        if let Some(found) = self.find_stored(name.registry(), Some(name.repository())).await? {
+            return Ok(Some(found));
+        }
+        self.find_ecr(name.registry(), ca).await
+    }
+
+    /// Finds a stored login for a host alone, as for a mirror with an account of its own.
+    pub(crate) async fn find_for_host(&self, host: &str) -> Result<Option<Credential>> {
+        self.find_stored(host, None).await
+    }
+
+    async fn find_stored(&self, host: &str, repository: Option<&str>) -> Result<Option<Credential>> {
+        let Some(path) = self.directory.as_ref().map(|directory| directory.join(FILE_NAME)) else {
+            return Ok(None);
+        };
+        let config = read_config(&path)?;
+        let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host };
+        if let Some(helper) = config.helpers.get(host).or_else(|| config.helpers.get(server)) {
+            return helper::get(helper, server).await;
+        }
+        for key in keys_by_length(host, repository) {
+            let entry = config
+                .auths
+                .iter()
+                .find(|(name, _)| normal_key(name) == key)
+                .map(|(_, entry)| entry);
+            if let Some(credential) = entry.map(|entry| read_entry(entry, &key, &path)).transpose()?.flatten() {
+                return Ok(Some(credential));
+            }
+        }
+        match &config.store {
+            Some(helper) if !helper.is_empty() => helper::get(helper, server).await,
+            _ => Ok(None),
+        }
+    }
+
+    #[cfg(feature = "ecr")]
+    async fn find_ecr(&self, host: &str, ca: Option<&Path>) -> Result<Option<Credential>> {
+        let Some(registry) = ecr::parse_host(host) else {
+            return Ok(None);
+        };
+        let key = (registry.region.clone(), registry.account.clone());
+        let mut tokens = self.ecr_tokens.lock().await;
+        let fresh = |credential: &&Credential| {
+            credential
+                .expires_at
+                .is_some_and(|end| SystemTime::now() + RENEWAL_MARGIN < end)
+        };
+        if let Some(known) = tokens.get(&key).filter(fresh) {
+            return Ok(Some(known.clone()));
+        }
+        let token = ecr::token_for(&registry, ca).await?;
+        let credential = Credential {
+            user: token.user,
+            secret: token.password,
+            is_identity_token: false,
+            expires_at: Some(token.expires_at),
+        };
+        tokens.insert(key, credential.clone());
+        Ok(Some(credential))
+    }
+
+    #[cfg(not(feature = "ecr"))]
+    async fn find_ecr(&self, _host: &str, _ca: Option<&Path>) -> Result<Option<Credential>> {
+        Ok(None)
+    }
+}
+
+impl Default for CredentialStore {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Credential {
+    /// Returns what follows `Basic` in a header.
+    pub(crate) fn basic(&self) -> Secret {
+        Secret::new(STANDARD.encode(format!("{}:{}", self.user, self.secret.expose())))
+    }
+}
+
+fn read_config(path: &Path) -> Result<DockerConfig> {
+    match read_file(path)? {
+        // The text holds secrets: the parser's message may quote only a place, not content.
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| file_error(path, parse_reason(&error))),
+        None => Ok(DockerConfig::default()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    use std::io::Read as _;
+    let failed = |error| RegistryError::io("read", path, error);
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(file_error(path, "the file is larger than 4 MiB".to_owned()));
+    }
+    Ok(Some(bytes))
+}
+
+fn parse_reason(error: &serde_json::Error) -> String {
+    format!("it is not valid at line {} column {}", error.line(), error.column())
+}
+
+fn file_error(path: &Path, message: String) -> RegistryError {
+    RegistryError::CredentialFile {
+        path: path.to_owned(),
+        message,
+    }
+}
+
+/// Lists the keys that may hold the login: the whole path, each shorter one, the host.
+fn keys_by_length(host: &str, repository: Option<&str>) -> Vec<String> {
+    let mut key = match repository {
+        Some(repository) => format!("{host}/{repository}"),
+        None => host.to_owned(),
+    };
+    let mut keys = vec![key.clone()];
+    while let Some(slash) = key.rfind('/') {
+        key.truncate(slash);
+        keys.push(key.clone());
+    }
+    keys
+}
+
+/// Brings the spellings of keys met in the wild to `host[/path]`.
+fn normal_key(key: &str) -> String {
+    let bare = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
+    let bare = bare.trim_end_matches('/');
+    let bare = bare
+        .strip_suffix("/v1")
+        .or_else(|| bare.strip_suffix("/v2"))
+        .unwrap_or(bare);
+    let (host, path) = bare
+        .split_once('/')
+        .map_or((bare, None), |(host, path)| (host, Some(path)));
+    let host = host.to_ascii_lowercase();
+    let host = if matches!(host.as_str(), "index.docker.io" | "registry-1.docker.io") {
+        "docker.io"
+    } else {
+        &host
+    };
+    path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
+}
+
+/// An entry without content is docker's note that a helper has the login.
+fn read_entry(entry: &AuthEntry, key: &str, path: &Path) -> Result<Option<Credential>> {
+    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (user, password) = match filled(&entry.auth) {
+        Some(auth) => {
+            let decoded = STANDARD
+                .decode(auth.trim())
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok());
+            let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+            let Some((user, password)) = pair else {
+                return Err(file_error(
+                    path,
+                    format!("the `auth` of `{key}` is not base64 of `user:password`"),
+                ));
+            };
+            (user.to_owned(), password.trim_end_matches('\0').to_owned())
+        }
+        None => (
+            filled(&entry.username).unwrap_or_default(),
+            filled(&entry.password).unwrap_or_default(),
+        ),
+    };
+    let identity = filled(&entry.identity_token);
+    if user.is_empty() && identity.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(credential(user, password, identity)))
+}
+
+fn credential(user: String, password: String, identity: Option<String>) -> Credential {
+    let is_identity_token = identity.is_some() || user == TOKEN_USER;
+    Credential {
+        user,
+        secret: Secret::new(identity.unwrap_or(password)),
+        is_identity_token,
+        expires_at: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    async fn find(json: &str, name: &str) -> Result<Option<(String, String)>> {
+        let dir = TestDir::new("credentials");
+        std::fs::write(dir.path().join(FILE_NAME), json).unwrap();
+        let store = CredentialStore::new(Some(dir.path().to_owned()));
+        let found = store.find(&name.parse().unwrap(), None).await?;
+        Ok(found.map(|credential| (credential.user, credential.secret.expose().to_owned())))
+    }
+
+    fn pair(user: &str, password: &str) -> Option<(String, String)> {
+        Some((user.to_owned(), password.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn the_longest_path_wins_and_spellings_are_equal() {
+        let json = format!(
+            r#"{{"auths":{{"r.example":{{"auth":"{}"}},"https://r.example/team":{{"username":"t","password":"2"}},
+            "https://index.docker.io/v1/":{{"auth":"{}"}},"empty.example":{{}}}},"other":1}}"#,
+            STANDARD.encode("h:1:x"),
+            STANDARD.encode("hub:3")
+        );
+        for (name, expected) in [
+            ("r.example/app", pair("h", "1:x")),
+            ("r.example/team/app", pair("t", "2")),
+            ("r.example/teamwork", pair("h", "1:x")),
+            ("node", pair("hub", "3")),
+            ("empty.example/app", None),
+            ("x.r.example/app", None),
+        ] {
+            assert_eq!(find(&json, name).await.unwrap(), expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_an_error_that_shows_no_content() {
+        for json in [
+            r#"{"auths":{"r.example":{"auth":"hunter2"}}}"#,
+            r#"{"auths":{"r.example":"hunter2"}}"#,
+            "hunter2",
+        ] {
+            let error = find(json, "r.example/app").await.unwrap_err();
+            assert!(matches!(error, RegistryError::CredentialFile { .. }), "{json}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_identity_token_is_told_from_a_password() {
+        let dir = TestDir::new("identity");
+        let json = r#"{"auths":{"r.example":{"auth":"dTo=","identitytoken":"t"}}}"#;
+        std::fs::write(dir.path().join(FILE_NAME), json).unwrap();
+        let store = CredentialStore::new(Some(dir.path().to_owned()));
+        let found = store.find_for_host("r.example").await.unwrap().unwrap();
+        assert_eq!((found.is_identity_token, found.secret.expose()), (true, "t"));
+        assert_eq!(store.find_for_host("other.example").await.unwrap(), None);
+    }
+}

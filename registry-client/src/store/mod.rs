@@ -1,0 +1,281 @@
+//! Content store: an OCI image layout on disk, shared by several processes.
+//!
+//! ```text
+//! oci-layout            {"imageLayoutVersion":"1.0.0"}
+//! index.json            image names, changed under `lock` and by rename
+//! blobs/sha256/<hex>    content; appears by rename when complete
+//! ingest/               content being written
+//! sources/<hex>         repositories a blob can be fetched or mounted from
+//! ```
+
+mod names;
+mod sources;
+mod writer;
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use writer::BlobWriter;
+
+use crate::digest::Digest;
+use crate::error::{RegistryError, Result};
+
+const LAYOUT_FILE: &str = "oci-layout";
+const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
+const LOCK_FILE: &str = "lock";
+const BLOBS: &str = "blobs/sha256";
+const INGEST: &str = "ingest";
+const SOURCES: &str = "sources";
+/// Age at which a file in `ingest` that no process holds is litter. Long enough for a writer to lock what it has created.
+const LITTER_AGE: Duration = Duration::from_secs(3600);
+
+/// Opens blobs and image names kept in one directory. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: Arc<Path>,
+}
+
+impl Store {
+    /// Opens a store, and makes it where there is none.
+    ///
+    /// # Errors
+    /// `Io` when the directory cannot be made or read; `InvalidDocument` when it holds another kind of layout.
+    pub fn open(dir: &Path) -> Result<Self> {
+        for part in [BLOBS, INGEST, SOURCES] {
+            let path = dir.join(part);
+            fs::create_dir_all(&path).map_err(|error| RegistryError::io("create", &path, error))?;
+        }
+        let store = Self { dir: dir.into() };
+        store.check_layout()?;
+        store.sweep();
+        Ok(store)
+    }
+
+    /// Returns the store's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Tells whether a blob is here.
+    #[must_use]
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blob_size(digest).is_some()
+    }
+
+    /// Returns the size of a blob in bytes, if it is here.
+    #[must_use]
+    pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        fs::metadata(self.blob_path(digest))
+            .ok()
+            .filter(fs::Metadata::is_file)
+            .map(|meta| meta.len())
+    }
+
+    /// Returns where a blob is, or would be.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(BLOBS).join(digest.hex())
+    }
+
+    /// Opens a blob for reading. Its digest is not checked again.
+    ///
+    /// # Errors
+    /// `BlobMissing` when it is not here; `Io` when it cannot be opened.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.blob_path(digest);
+        File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => RegistryError::BlobMissing { digest: digest.clone() },
+            _ => RegistryError::io("open", &path, error),
+        })
+    }
+
+    /// Reads a small blob and checks its digest.
+    ///
+    /// # Errors
+    /// `BlobMissing`, `BlobTooLarge` above `limit` bytes, `DigestMismatch`, or `Io`.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let file = self.open_blob(digest)?;
+        let path = self.blob_path(digest);
+        let size = file
+            .metadata()
+            .map_err(|error| RegistryError::io("read", &path, error))?
+            .len();
+        if size > limit {
+            return Err(RegistryError::BlobTooLarge {
+                digest: digest.clone(),
+                size,
+                limit,
+            });
+        }
+        let mut bytes = Vec::new();
+        file.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|error| RegistryError::io("read", &path, error))?;
+        let actual = Digest::of(&bytes);
+        if actual != *digest {
+            let what = format!("file `{}`", path.display());
+            return Err(RegistryError::DigestMismatch {
+                what,
+                expected: digest.clone(),
+                actual,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Starts a new blob.
+    ///
+    /// # Errors
+    /// `Io` when no file can be made.
+    pub fn writer(&self) -> Result<BlobWriter> {
+        BlobWriter::create(self.clone())
+    }
+
+    /// Stores bytes as a blob.
+    ///
+    /// # Errors
+    /// `Io` when they cannot be written.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.blob_size(&digest) == Some(bytes.len() as u64) {
+            return Ok(digest);
+        }
+        let mut writer = self.writer()?;
+        writer
+            .write_all(bytes)
+            .map_err(|error| RegistryError::io("write", &self.blob_path(&digest), error))?;
+        writer.commit()?;
+        Ok(digest)
+    }
+
+    fn check_layout(&self) -> Result<()> {
+        let path = self.dir.join(LAYOUT_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let layout: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+                let version = layout
+                    .get("imageLayoutVersion")
+                    .and_then(serde_json::Value::as_str)
+                    .unwrap_or_default();
+                if version.starts_with("1.") {
+                    return Ok(());
+                }
+                let reason = format!("`{}` is not an OCI image layout of version 1", path.display());
+                Err(RegistryError::InvalidDocument { what: "store", reason })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.replace(LAYOUT_FILE, LAYOUT.as_bytes()),
+            Err(error) => Err(RegistryError::io("read", &path, error)),
+        }
+    }
+
+    /// Removes what killed processes have left. A file that is being written is locked by its writer.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.dir.join(INGEST)) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
+            let old = modified
+                .and_then(|time| SystemTime::now().duration_since(time).ok())
+                .is_some_and(|age| age > LITTER_AGE);
+            if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+                match fs::remove_file(entry.path()) {
+                    Ok(()) => tracing::debug!(path = %entry.path().display(), "removed an abandoned blob"),
+                    Err(error) => {
+                        tracing::debug!(path = %entry.path().display(), %error, "cannot remove an abandoned blob");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the store's lock; it is released when the file is dropped.
+    fn lock(&self) -> Result<File> {
+        let path = self.dir.join(LOCK_FILE);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|error| RegistryError::io("open", &path, error))?;
+        file.lock().map_err(|error| RegistryError::io("lock", &path, error))?;
+        Ok(file)
+    }
+
+    /// Writes a small file of the store so that a reader sees the old or the new one.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let target = self.dir.join(name);
+        let (temporary, mut file) = writer::create_temporary(&self.dir.join(INGEST))?;
+        let result = file
+            .write_all(bytes)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| fs::rename(&temporary, &target))
+            .map_err(|error| RegistryError::io("write", &target, error));
+        if result.is_err() {
+            writer::remove_quietly(&temporary);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    #[test]
+    fn a_blob_written_is_read_back_and_checked() {
+        let dir = TestDir::new("store");
+        let store = Store::open(dir.path()).unwrap();
+        let digest = store.put(b"hello").unwrap();
+        assert_eq!(digest, Digest::of(b"hello"));
+        assert_eq!((store.has(&digest), store.blob_size(&digest)), (true, Some(5)));
+        assert_eq!(store.read_blob(&digest, 5).unwrap(), b"hello");
+        assert!(matches!(
+            store.read_blob(&digest, 4),
+            Err(RegistryError::BlobTooLarge { size: 5, limit: 4, .. })
+        ));
+        fs::write(store.blob_path(&digest), b"hell0").unwrap();
+        assert!(matches!(
+            store.read_blob(&digest, 5),
+            Err(RegistryError::DigestMismatch { .. })
+        ));
+        let absent = Digest::of(b"absent");
+        assert!(matches!(
+            store.open_blob(&absent),
+            Err(RegistryError::BlobMissing { .. })
+        ));
+        assert!(!store.has(&absent));
+    }
+
+    #[test]
+    fn another_layout_is_not_touched() {
+        let dir = TestDir::new("layout");
+        fs::write(dir.path().join(LAYOUT_FILE), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+        assert!(matches!(
+            Store::open(dir.path()),
+            Err(RegistryError::InvalidDocument { .. })
+        ));
+    }
+
+    #[test]
+    fn abandoned_files_are_swept_and_those_in_use_are_kept() {
+        let dir = TestDir::new("sweep");
+        let store = Store::open(dir.path()).unwrap();
+        let in_use = store.writer().unwrap();
+        let abandoned = dir.path().join(INGEST).join("abandoned");
+        fs::write(&abandoned, b"x").unwrap();
+        let old = SystemTime::now() - 2 * LITTER_AGE;
+        for entry in fs::read_dir(dir.path().join(INGEST)).unwrap() {
+            File::options()
+                .write(true)
+                .open(entry.unwrap().path())
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        }
+        Store::open(dir.path()).unwrap();
+        assert!(!abandoned.exists());
+        in_use.commit().unwrap();
+    }
+}

@@ -1,0 +1,405 @@
+//! Requests to a registry: logins, redirects, and who may see what.
+//!
+//! A login is sent only to the registry it was made for, or to the place `registries.toml` names for it; never along a
+//! redirect to another place.
+
+pub(crate) mod answer;
+mod challenge;
+pub(crate) mod guard;
+pub(crate) mod retry;
+pub(crate) mod tls;
+mod token;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Method, StatusCode, Url};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(crate) use answer::Answer;
+use answer::{COMMIT_TIMEOUT, STALL_TIMEOUT, interrupted, no_answer};
+use challenge::Challenge;
+use tls::Trust;
+use token::{Authorization, Logins};
+
+use crate::config::{Location, RegistriesConfig, is_loopback};
+use crate::credentials::{Credential, CredentialStore};
+use crate::error::{RegistryError, Result};
+use crate::reference::Reference;
+
+const REDIRECT_LIMIT: usize = 5;
+/// Many large uploads at once end in resets at ECR (reference: dotnet/sdk-container-builds #279).
+const UPLOAD_LIMIT: usize = 4;
+
+/// Sends requests; knows where registries are and how to log in.
+pub(crate) struct Transport {
+    registries: RegistriesConfig,
+    credentials: CredentialStore,
+    ca_bundle: Option<PathBuf>,
+    user_agent: String,
+    concurrency: usize,
+    clients: Mutex<HashMap<Trust, reqwest::Client>>,
+    slots: Mutex<HashMap<(String, Direction), Arc<Semaphore>>>,
+    logins: Logins,
+}
+
+/// Which way a blob goes; each has slots of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    Download,
+    Upload,
+}
+
+/// A repository and the place it is reached at.
+pub(crate) struct Endpoint {
+    name: Reference,
+    location: Location,
+    base: Url,
+    http: reqwest::Client,
+    /// Login to use in place of a stored one.
+    login: Option<Credential>,
+}
+
+/// What is sent along.
+pub(crate) enum Payload {
+    None,
+    Bytes(Bytes),
+    /// Can be sent once only; the caller watches its progress.
+    Stream(reqwest::Body),
+}
+
+/// One request.
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    /// What is being done, for messages: `the upload of sha256:…`.
+    pub(crate) operation: &'a str,
+    /// What a token must allow: `repository:a/b:pull`.
+    pub(crate) scopes: Vec<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+}
+
+impl Endpoint {
+    /// Returns the name as the user wrote it, without tag.
+    pub(crate) fn name(&self) -> &Reference {
+        &self.name
+    }
+
+    pub(crate) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Names the host in a message, with the place it is mapped to.
+    pub(crate) fn label(&self) -> String {
+        let name = self.name.registry();
+        if name == self.location.host || name == "docker.io" && self.location.host.ends_with(".docker.io") {
+            return name.to_owned();
+        }
+        format!("{name} (at {})", self.location.host)
+    }
+
+    /// Makes a URL below the repository, such as `blobs/uploads/`.
+    pub(crate) fn url(&self, path: &str) -> Result<Url> {
+        self.base
+            .join(&format!("{}/{path}", self.location.repository))
+            .map_err(|_| RegistryError::Protocol {
+                host: self.label(),
+                operation: "a request".to_owned(),
+                reason: "its address is no URL".to_owned(),
+            })
+    }
+
+    /// Names what a token must allow in this repository.
+    pub(crate) fn scope(&self, actions: &str) -> String {
+        format!("repository:{}:{actions}", self.location.repository)
+    }
+}
+
+impl Transport {
+    pub(crate) fn new(
+        registries: RegistriesConfig,
+        credentials: CredentialStore,
+        ca_bundle: Option<PathBuf>,
+        user_agent: String,
+        concurrency: usize,
+    ) -> Result<Self> {
+        let transport = Self {
+            registries,
+            credentials,
+            ca_bundle,
+            user_agent,
+            concurrency: concurrency.max(1),
+            clients: Mutex::default(),
+            slots: Mutex::default(),
+            logins: Logins::default(),
+        };
+        // A bundle that cannot be used is reported at once, not in the middle of a build.
+        if let Some(path) = &transport.ca_bundle {
+            tls::read_bundle(path)?;
+        }
+        Ok(transport)
+    }
+
+    /// Finds the place of a repository.
+    pub(crate) fn endpoint(&self, name: &Reference) -> Result<Endpoint> {
+        self.endpoint_at(name, self.registries.locate(name), None)
+    }
+
+    /// Finds the place of a registry, to check a login.
+    pub(crate) fn registry(&self, host: &str, login: Credential) -> Result<Endpoint> {
+        // A registry has no repository: any name below it carries the host.
+        let name: Reference = format!("{host}/library/login").parse()?;
+        self.endpoint_at(&name, self.registries.locate_registry(name.registry()), Some(login))
+    }
+
+    fn endpoint_at(&self, name: &Reference, location: Location, login: Option<Credential>) -> Result<Endpoint> {
+        let scheme = if location.insecure { "http" } else { "https" };
+        let base = Url::parse(&format!("{scheme}://{}/v2/", location.host));
+        let base = base.map_err(|_| RegistryError::InvalidReference {
+            text: crate::digest::shorten(&location.host),
+            reason: "the registry is not a host name with an optional port",
+        })?;
+        let trust = Trust {
+            bundles: self.ca_bundle.iter().chain(location.ca.iter()).cloned().collect(),
+            plain_http: location.insecure,
+            loopback: is_loopback(&location.host),
+        };
+        let http = self.client(trust)?;
+        Ok(Endpoint {
+            name: name.without_tag(),
+            location,
+            base,
+            http,
+            login,
+        })
+    }
+
+    fn client(&self, trust: Trust) -> Result<reqwest::Client> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&trust) {
+            return Ok(client.clone());
+        }
+        let client = tls::build_client(&trust, &self.user_agent)?;
+        clients.insert(trust, client.clone());
+        Ok(client)
+    }
+
+    /// Waits until another blob may go to or come from a host.
+    pub(crate) async fn slot(&self, endpoint: &Endpoint, direction: Direction) -> Result<OwnedSemaphorePermit> {
+        let limit = match direction {
+            Direction::Download => self.concurrency,
+            Direction::Upload => self.concurrency.min(UPLOAD_LIMIT),
+        };
+        let slots = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (endpoint.location.host.clone(), direction);
+            Arc::clone(slots.entry(key).or_insert_with(|| Arc::new(Semaphore::new(limit))))
+        };
+        slots.acquire_owned().await.map_err(|_| RegistryError::Stopped {
+            operation: "waiting for a connection",
+        })
+    }
+
+    /// Sends a request, logging in when the registry asks for it. Any status but 401 is the caller's to judge.
+    ///
+    /// A payload that can be sent once only, and was refused for its login, ends in `Interrupted`: the caller starts over.
+    pub(crate) async fn send(&self, endpoint: &Endpoint, request: Request<'_>) -> Result<Answer> {
+        let key = (
+            endpoint.name.name(),
+            endpoint.location.host.clone(),
+            request.scopes.clone(),
+        );
+        let Request {
+            method,
+            url,
+            operation,
+            scopes,
+            headers,
+            payload,
+        } = request;
+        let parts = Parts {
+            method,
+            url,
+            operation,
+            headers,
+        };
+        let known = match &endpoint.login {
+            // A login being checked must be sent, not one that was granted before.
+            Some(_) => None,
+            None => self.logins.current(&key).await,
+        };
+        let (again, is_stream) = match &payload {
+            Payload::None => (Payload::None, false),
+            Payload::Bytes(bytes) => (Payload::Bytes(bytes.clone()), false),
+            Payload::Stream(_) => (Payload::None, true),
+        };
+        let answer = Box::pin(exchange(endpoint, &parts, payload, known.as_ref())).await?;
+        // Only the registry itself may ask for its login; a place it redirects to may not.
+        if answer.status() != StatusCode::UNAUTHORIZED || !guard::same_origin(endpoint.base(), answer.response.url()) {
+            return Ok(answer);
+        }
+        let challenges: Vec<Challenge> = answer
+            .response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(challenge::parse)
+            .collect();
+        let get = Box::pin(self.log_in(endpoint, answer, &challenges, &scopes, operation));
+        let fresh = match &endpoint.login {
+            Some(_) => Arc::new(get.await?),
+            None => self.logins.renew(&key, known.as_ref(), get).await?,
+        };
+        if is_stream {
+            return Err(interrupted(endpoint, operation, None));
+        }
+        let answer = Box::pin(exchange(endpoint, &parts, again, Some(&fresh))).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            return Err(answer.into_error(endpoint, operation).await);
+        }
+        Ok(answer)
+    }
+
+    async fn log_in(
+        &self,
+        endpoint: &Endpoint,
+        refusal: Answer,
+        challenges: &[Challenge],
+        scopes: &[String],
+        operation: &str,
+    ) -> Result<Authorization> {
+        let bearer = challenges
+            .iter()
+            .find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
+        if challenges.is_empty() {
+            return Err(refusal.into_error(endpoint, operation).await);
+        }
+        let credential = self.credential(endpoint).await?;
+        match (bearer, credential) {
+            (Some(bearer), credential) => token::bearer(endpoint, bearer, scopes, credential.as_ref()).await,
+            (None, Some(credential)) => token::basic(endpoint, &credential),
+            (None, None) => Err(refusal.into_error(endpoint, operation).await),
+        }
+    }
+
+    /// The name the user wrote comes first; a mirror may have an account of its own.
+    async fn credential(&self, endpoint: &Endpoint) -> Result<Option<Credential>> {
+        if let Some(login) = &endpoint.login {
+            return Ok(Some(login.clone()));
+        }
+        let ca: Option<&Path> = self.ca_bundle.as_deref();
+        match self.credentials.find(&endpoint.name, ca).await? {
+            None if endpoint.location.host != endpoint.name.registry() => {
+                self.credentials.find_for_host(&endpoint.location.host).await
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+/// What stays the same when a request is sent again.
+struct Parts<'a> {
+    method: Method,
+    url: Url,
+    operation: &'a str,
+    headers: HeaderMap,
+}
+
+/// Sends once, and follows redirects of reads.
+async fn exchange(
+    endpoint: &Endpoint,
+    parts: &Parts<'_>,
+    payload: Payload,
+    login: Option<&Arc<Authorization>>,
+) -> Result<Answer> {
+    let mut url = parts.url.clone();
+    let mut payload = Some(payload);
+    let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+    for _ in 0..=REDIRECT_LIMIT {
+        // ECR sends reads to S3, which refuses a request with two logins; and no other place may see ours.
+        let login = login.filter(|_| guard::same_origin(endpoint.base(), &url));
+        let mut request = endpoint
+            .http
+            .request(parts.method.clone(), url.clone())
+            .headers(parts.headers.clone());
+        if let Some(login) = login {
+            request = request.header(AUTHORIZATION, login.header.clone());
+        }
+        let is_stream = matches!(payload, Some(Payload::Stream(_)));
+        request = match payload.take() {
+            Some(Payload::Bytes(bytes)) => request.body(bytes),
+            Some(Payload::Stream(body)) => request.body(body),
+            Some(Payload::None) | None => request,
+        };
+        tracing::debug!(method = %parts.method, url = guard::redact(&url), "request");
+        let sent = if is_stream {
+            request.send().await
+        } else {
+            let patience = if is_read { STALL_TIMEOUT } else { COMMIT_TIMEOUT };
+            let waited = tokio::time::timeout(patience, request.send()).await;
+            waited.map_err(|_| interrupted(endpoint, parts.operation, None))?
+        };
+        let host = if guard::same_origin(endpoint.base(), &url) {
+            endpoint.label()
+        } else {
+            host_of(&url)
+        };
+        let response = sent.map_err(|error| no_answer(host, parts.operation, error))?;
+        tracing::debug!(status = response.status().as_u16(), "answer");
+        let answer = Answer {
+            response,
+            authorization: login.cloned(),
+        };
+        match next_place(endpoint, parts.operation, &url, &answer)? {
+            Some(next) if is_read => url = next,
+            _ => return Ok(answer),
+        }
+    }
+    Err(RegistryError::UnsafeLocation {
+        host: endpoint.label(),
+        operation: parts.operation.to_owned(),
+        reason: format!("more than {REDIRECT_LIMIT} redirects"),
+    })
+}
+
+/// Returns where a redirect leads.
+fn next_place(endpoint: &Endpoint, operation: &str, from: &Url, answer: &Answer) -> Result<Option<Url>> {
+    if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    match answer.header(LOCATION) {
+        Some(location) => resolve_location(endpoint, operation, from, location).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads a `Location` header and checks that it may be followed.
+pub(crate) fn resolve_location(endpoint: &Endpoint, operation: &str, from: &Url, location: &str) -> Result<Url> {
+    let refuse = |reason: String| RegistryError::UnsafeLocation {
+        host: endpoint.label(),
+        operation: operation.to_owned(),
+        reason,
+    };
+    let next = from.join(location).map_err(|_| refuse("it is no URL".to_owned()))?;
+    guard::check(endpoint.base(), &next).map_err(refuse)?;
+    Ok(next)
+}
+
+fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}

@@ -1,0 +1,12 @@
+//! The client against Debian's `docker-registry`, with a proxy between them where a fault is wanted.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
+
+mod errors;
+mod faults;
+mod images;
+mod logins;
+mod proxy;
+mod round_trip;
+mod servers;
