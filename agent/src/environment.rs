@@ -12,7 +12,6 @@ pub(crate) const SHIM_SOCKET: &str = "ROADSTEAD_SHIM_SOCKET";
 /// Docker's configuration directory; a job has one of its own.
 pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Asks for output without colour.
-#[expect(dead_code, reason = "read by the build subcommand's renderer")]
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
 
 /// Variables whose values are masked in a job's log.

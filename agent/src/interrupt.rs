@@ -91,6 +91,14 @@ impl Interrupt {
         }
     }
 
+    /// The signal's number when the end was insisted on.
+    pub(crate) fn insisted(&self) -> Option<u8> {
+        match *self.asked.borrow() {
+            Asked::Kill(number) => Some(number),
+            Asked::Nothing | Asked::Stop(_) => None,
+        }
+    }
+
     /// Ends when the run shall end.
     pub(crate) async fn wait(&mut self) {
         // The sender lives in `self`, so the channel cannot close.

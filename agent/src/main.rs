@@ -4,6 +4,8 @@
 #![recursion_limit = "512"]
 
 mod artifacts;
+#[cfg(feature = "sqs")]
+mod aws;
 mod buildspec;
 mod cli;
 mod config;
@@ -12,10 +14,15 @@ mod error;
 mod interrupt;
 mod job;
 mod logs;
+mod notices;
 mod processes;
+mod queue;
 mod scratch;
 mod shim;
 mod source;
+#[cfg(all(test, feature = "sqs"))]
+mod test_moto;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -24,5 +31,6 @@ fn main() -> ExitCode {
     if let Some(code) = roadstead_builder::sandbox::child_main() {
         return code;
     }
+    notices::show();
     cli::main()
 }

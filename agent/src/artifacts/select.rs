@@ -27,7 +27,7 @@ pub(super) fn select(
     log: &Log,
 ) -> Result<Chosen, ArtifactsError> {
     let base = artifacts.base_directory.as_deref().unwrap_or(".");
-    log.line(&format!("Expanding base directory path: {base}"));
+    log.line(&format!("Expanding base directory path:  {base}"));
     log.line("Assembling file list");
     log.line(&format!("Expanding {base}"));
     let bases = base_directories(base, source)?;

@@ -62,7 +62,7 @@ impl Running {
     /// Ends the phase with CodeBuild's two lines and gives its record.
     pub(crate) fn end(self, end: &PhaseEnd, log: &Log) -> Phase {
         let (status_code, message) = match end {
-            PhaseEnd::Failed { code, message } => ((*code).to_owned(), message.clone()),
+            PhaseEnd::Failed { code, message } => ((*code).to_owned(), log.mask(message)),
             _ => (String::new(), String::new()),
         };
         let status = end.status();

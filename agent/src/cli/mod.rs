@@ -1,13 +1,17 @@
 //! The command line: a file per subcommand.
 
+mod agent;
 mod build;
+mod jobs;
 mod run;
+mod submit;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
+use crate::queue::QueueError;
 
 /// Self-hosted CI build agent with a daemonless container image builder.
 #[derive(Debug, Parser)]
@@ -23,6 +27,15 @@ enum Command {
     Build(build::Args),
     /// Run a buildspec here and now.
     Run(run::Args),
+    /// Take jobs from a queue and run them.
+    Agent(agent::Args),
+    /// Put a job on a queue.
+    Submit(submit::Args),
+    /// Look at the jobs of a queue.
+    Jobs(jobs::Args),
+    /// Run one job of an agent; agents start this.
+    #[command(hide = true)]
+    RunJob(crate::job::ProcessArgs),
 }
 
 /// Reads the command line and runs what it says. Each subcommand starts its own runtime, since some must enter namespaces
@@ -32,6 +45,10 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Build(args) => build::main(args),
         Command::Run(args) => run::main(args),
+        Command::Agent(args) => agent::main(&args),
+        Command::Submit(args) => submit::main(&args),
+        Command::Jobs(args) => jobs::main(&args),
+        Command::RunJob(args) => crate::job::process_main(&args),
     };
     result.unwrap_or_else(|error| {
         report(&error);
@@ -51,6 +68,20 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         .enable_all()
         .build()
         .map_err(CliError::failed)
+}
+
+/// Writes to stdout, which a reader may have closed.
+fn print(text: &str) -> Result<(), CliError> {
+    use std::io::Write as _;
+    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::failed)
+}
+
+/// An error of a queue: the caller's when the queue or the job is named wrongly.
+fn queue_failed(error: QueueError) -> CliError {
+    match error {
+        QueueError::Url { .. } => CliError::usage(error),
+        _ => CliError::failed(error),
+    }
 }
 
 /// Reads `NAME=VALUE`.

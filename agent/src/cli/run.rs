@@ -39,7 +39,7 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
         environment: args.env,
         artifacts: resolve_parent(&artifacts),
         project: "roadstead".to_owned(),
-        build: uuid::Uuid::new_v4(),
+        build: uuid::Uuid::new_v4().to_string(),
         number: 1,
         initiator: "roadstead-run".to_owned(),
         source_version: None,

@@ -1,13 +1,18 @@
 //! One job, from its source directory to its record.
 
 pub(crate) mod output;
+mod process;
 mod variables;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use roadstead_proto::record::{Phase, Record, Status};
+use roadstead_proto::job::Job;
+use roadstead_proto::record::{Phase, PhaseContext, Record, Status};
+
+pub(crate) use process::{ProcessArgs, main as process_main};
 
 use crate::artifacts;
 use crate::buildspec::phases::{PhaseEnd, Running, run_phases};
@@ -41,7 +46,8 @@ pub(crate) struct Request {
     /// Where artifacts are copied to.
     pub(crate) artifacts: PathBuf,
     pub(crate) project: String,
-    pub(crate) build: uuid::Uuid,
+    /// Names the build: the second half of `CODEBUILD_BUILD_ID`.
+    pub(crate) build: String,
     pub(crate) number: u64,
     pub(crate) initiator: String,
     /// The revision asked for.
@@ -69,6 +75,38 @@ pub(crate) enum JobError {
     Output(#[source] std::io::Error),
     #[error(transparent)]
     Shim(#[from] crate::shim::ShimError),
+}
+
+fn empty_record(id: String, build_status: Status, start: Timestamp) -> Record {
+    Record {
+        id,
+        build_status,
+        start_time: start.to_string(),
+        end_time: None,
+        resolved_source_version: None,
+        phases: Vec::new(),
+        exported_environment_variables: BTreeMap::new(),
+        pushed_images: Vec::new(),
+        artifacts: Vec::new(),
+    }
+}
+
+/// The record of a job that could not be run: the machinery is at fault.
+pub(crate) fn fault(job: &Job, message: &str) -> Record {
+    let now = Timestamp::now();
+    let mut record = empty_record(format!("{}:{}", job.project_name, job.id), Status::Fault, now);
+    record.end_time = Some(now.to_string());
+    record.phases.push(Phase {
+        phase_type: "PROVISIONING".to_owned(),
+        phase_status: Status::Fault,
+        start_time: now.to_string(),
+        duration_in_seconds: 0,
+        contexts: vec![PhaseContext {
+            status_code: String::new(),
+            message: message.to_owned(),
+        }],
+    });
+    record
 }
 
 /// Runs a job. Whatever it started has ended, and whatever it made for itself is gone, when this returns.
@@ -107,17 +145,7 @@ struct Build<'a> {
 impl Build<'_> {
     async fn run(&mut self, start: Timestamp, interrupt: &mut Interrupt) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
-        let mut record = Record {
-            id: format!("{}:{}", request.project, request.build),
-            build_status: Status::Failed,
-            start_time: start.to_string(),
-            end_time: None,
-            resolved_source_version: None,
-            phases: Vec::new(),
-            exported_environment_variables: std::collections::BTreeMap::new(),
-            pushed_images: Vec::new(),
-            artifacts: Vec::new(),
-        };
+        let mut record = empty_record(format!("{}:{}", request.project, request.build), Status::Failed, start);
         log.line(&format!("Running on Roadstead {}", env!("CARGO_PKG_VERSION")));
         let download = Running::begin("DOWNLOAD_SOURCE");
         log.line("Phase is DOWNLOAD_SOURCE");
@@ -170,7 +198,11 @@ impl Build<'_> {
         record.build_status = outcome.status;
         record.phases.extend(outcome.phases);
         if interrupt.signal().is_none() {
-            record.exported_environment_variables = shell.exported(&spec.exported_variables).await?;
+            let exported = shell.exported(&spec.exported_variables).await?;
+            record.exported_environment_variables = exported
+                .into_iter()
+                .map(|(name, value)| (name, log.mask(&value)))
+                .collect();
         }
         // Background jobs end here: an artifact must not change while it is copied.
         record.pushed_images = server.stop().await;

@@ -90,7 +90,7 @@ fn codebuild(given: &Given<'_>) -> Vec<(&'static str, OsString)> {
         ("CODEBUILD_CONTAINER_NAME", "default".into()),
         ("CODEBUILD_INITIATOR", request.initiator.clone().into()),
         ("CODEBUILD_LAST_EXIT", "0".into()),
-        ("CODEBUILD_LOG_PATH", request.build.to_string().into()),
+        ("CODEBUILD_LOG_PATH", request.build.clone().into()),
         ("CODEBUILD_SRC_DIR", request.source.clone().into()),
         ("CODEBUILD_START_TIME", given.start.as_millisecond().to_string().into()),
     ];

@@ -12,6 +12,7 @@ use super::mask::{Masker, Secrets};
 pub(crate) struct Log(Arc<Mutex<Inner>>);
 
 struct Inner {
+    secrets: Secrets,
     masker: Masker,
     out: Box<dyn Write + Send>,
     /// The first error of `out`; writing goes on without it, for a build shall not fail since nobody reads its log.
@@ -55,6 +56,12 @@ impl Log {
         inner.flush();
         inner.pass(b"\n");
         inner.flush();
+    }
+
+    /// A text as the log would show it, for a record or an error.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        let secrets = self.inner().secrets.clone();
+        secrets.mask(text)
     }
 
     /// The error that cut the log short, if one did.

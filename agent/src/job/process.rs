@@ -1,0 +1,138 @@
+//! A job's own process, which an agent starts.
+//!
+//! It ends with its agent: the kernel tells it of the agent's death, and it then kills all it has started before it goes.
+//! Otherwise a job redelivered after its lease would run beside the remains of the first attempt.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use roadstead_proto::job::{Job, SourceKind};
+use roadstead_proto::record::Record;
+use rustix::process::{Pid, Signal};
+
+use super::{BuildspecSource, Finished, Request, fault, run};
+use crate::error::{CliError, FileError, chain};
+use crate::interrupt::Interrupt;
+use crate::logs::{Log, Secrets};
+use crate::source::{self, git};
+
+/// Arguments of a job's process.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ProcessArgs {
+    /// The job document.
+    #[arg(long)]
+    document: PathBuf,
+    /// Where to put the source.
+    #[arg(long)]
+    source: PathBuf,
+    /// Where to copy artifacts.
+    #[arg(long)]
+    artifacts: PathBuf,
+    /// Where to write the record.
+    #[arg(long)]
+    record: PathBuf,
+    /// The job's number on its queue.
+    #[arg(long)]
+    number: u64,
+    /// The agent's process.
+    #[arg(long)]
+    parent: i32,
+}
+
+/// Runs the job; the record tells how it ended, so the status only says whether there is one.
+pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::QUIT)).map_err(CliError::failed)?;
+    // The agent may have died before the kernel knew whom to tell.
+    if rustix::process::getppid() != Pid::from_raw(args.parent) {
+        return Err(CliError::failed("the agent that started this job is gone"));
+    }
+    let text = std::fs::read(&args.document)
+        .map_err(FileError::at("read", &args.document))
+        .map_err(CliError::failed)?;
+    let job: Job = serde_json::from_slice(&text).map_err(CliError::usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(CliError::failed)?;
+    let record = runtime.block_on(attempt(args, &job));
+    // A copy of a large source may still run; nothing waits for it.
+    runtime.shutdown_background();
+    let bytes = serde_json::to_vec(&record?).map_err(CliError::failed)?;
+    std::fs::write(&args.record, bytes)
+        .map_err(FileError::at("write", &args.record))
+        .map_err(CliError::failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn attempt(args: &ProcessArgs, job: &Job) -> Result<Record, CliError> {
+    let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
+    interrupt.expire_after(std::time::Duration::from_secs(60 * u64::from(job.timeout_minutes())));
+    let secrets = Secrets::default();
+    let log = Log::new(secrets.clone(), Box::new(std::io::stdout()));
+    if let Some(secret) = git::without_credentials(&job.source.location).1 {
+        secrets.add(secret);
+    }
+    let refused = job.refused();
+    if !refused.is_empty() {
+        let message = format!("the job asks for what this agent does not do: {}", refused.join(", "));
+        log.line(&message);
+        return Ok(fault(job, &message));
+    }
+    let fetched = tokio::select! {
+        fetched = source::fetch(job, &args.source) => fetched,
+        () = interrupt.wait() => return Err(CliError::failed("the job was stopped before it began")),
+    };
+    if let Err(error) = fetched {
+        let message = chain(&error);
+        log.line(&format!("Phase complete: DOWNLOAD_SOURCE State: FAULT\n{message}"));
+        return Ok(fault(job, &message));
+    }
+    let request = request(args, job).map_err(CliError::failed)?;
+    let finished = run(&request, &log, &secrets, &mut interrupt)
+        .await
+        .map_err(CliError::failed)?;
+    Ok(report(finished, &log))
+}
+
+/// A mistake in the buildspec belongs into the job's log, since nobody sees this process's own output.
+fn report(finished: Finished, log: &Log) -> Record {
+    if let Some(diagnostic) = finished.diagnostic {
+        log.raw(format!("error: {diagnostic}\n").as_bytes());
+        log.end_output();
+    }
+    finished.record
+}
+
+fn request(args: &ProcessArgs, job: &Job) -> Result<Request, FileError> {
+    let source = args
+        .source
+        .canonicalize()
+        .map_err(FileError::at("open", &args.source))?;
+    let git = job.source.kind != SourceKind::Directory;
+    let variables = &job.environment.environment_variables;
+    Ok(Request {
+        source,
+        buildspec: buildspec(job.buildspec()),
+        environment: variables
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect(),
+        artifacts: args.artifacts.clone(),
+        project: job.project_name.clone(),
+        build: job.id.to_string(),
+        number: args.number,
+        initiator: job.initiator.clone().unwrap_or_else(|| "roadstead-agent".to_owned()),
+        source_version: job.source_version.clone(),
+        repository: git.then(|| git::without_credentials(&job.source.location).0),
+    })
+}
+
+/// A buildspec of several lines is the text itself, as CodeBuild takes it.
+fn buildspec(given: Option<&str>) -> BuildspecSource {
+    match given {
+        Some(text) if text.contains('\n') => BuildspecSource::Inline(text.to_owned()),
+        Some(path) if !path.is_empty() => BuildspecSource::File(Path::new(path).to_owned()),
+        _ => BuildspecSource::File("buildspec.yml".into()),
+    }
+}

@@ -1,0 +1,74 @@
+//! Warnings and notes of all crates, as plain lines on stderr.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// Shows warnings of every crate, and what Roadstead's own have to say besides.
+#[derive(Debug, Default)]
+struct Notices {
+    spans: AtomicU64,
+}
+
+/// Begins to show notices; for `main`, before any other thread exists.
+pub(crate) fn show() {
+    // Only one subscriber can be set, and only here is one set.
+    drop(tracing::subscriber::set_global_default(Notices::default()));
+}
+
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string cannot fail.
+        drop(match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        });
+    }
+}
+
+impl Subscriber for Notices {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level()
+            <= if metadata.target().starts_with("roadstead") {
+                Level::INFO
+            } else {
+                Level::WARN
+            }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(self.spans.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1))
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    #[expect(
+        clippy::print_stderr,
+        reason = "notices belong on stderr, and this is where all of them pass"
+    )]
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            _ => "",
+        };
+        eprintln!("{level}{}{}", line.message, line.fields);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}

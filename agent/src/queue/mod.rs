@@ -1,0 +1,13 @@
+//! Queues of jobs, behind one contract.
+
+#[cfg(test)]
+mod conformance;
+mod contract;
+mod open;
+mod results;
+mod sqlite;
+#[cfg(feature = "sqs")]
+mod sqs;
+
+pub(crate) use contract::{Claim, JobState, Queue, QueueError, State};
+pub(crate) use open::{default_url, open};
