@@ -1,7 +1,9 @@
 //! File calls that cannot leave a directory: every path is resolved by openat2 below an open root, every last component without
 //! following it. Base layers, contexts and archives are hostile; nothing in this crate touches their files another way.
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,7 +27,11 @@ pub struct FileError {
 impl FileError {
     /// Makes an error of a failed call.
     pub fn new(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<std::io::Error>) -> Self {
-        Self { operation, path: path.into(), source: source.into() }
+        Self {
+            operation,
+            path: path.into(),
+            source: source.into(),
+        }
     }
 }
 
@@ -58,7 +64,10 @@ impl Dir {
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = fs::open(path, flags, Mode::empty()).map_err(|e| FileError::new("open directory", path, e))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+        })
     }
 
     /// The path for messages.
@@ -73,10 +82,20 @@ impl Dir {
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, how: ResolveFlags) -> std::result::Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         // EAGAIN: a rename raced with the lookup; the kernel asks to try again.
         for _ in 0..64 {
-            match fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), how | ResolveFlags::NO_MAGICLINKS) {
+            match fs::openat2(
+                &self.fd,
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                how | ResolveFlags::NO_MAGICLINKS,
+            ) {
                 Err(Errno::AGAIN) => {}
                 other => return other,
             }
@@ -90,8 +109,13 @@ impl Dir {
     /// When it does not exist or is no directory.
     pub fn find_dir(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = self.resolve(path, flags, ResolveFlags::IN_ROOT).map_err(self.error("open directory", path))?;
-        Ok(Self { fd, path: self.path.join(path.strip_prefix("/").unwrap_or(path)) })
+        let fd = self
+            .resolve(path, flags, ResolveFlags::IN_ROOT)
+            .map_err(self.error("open directory", path))?;
+        Ok(Self {
+            fd,
+            path: self.path.join(path.strip_prefix("/").unwrap_or(path)),
+        })
     }
 
     /// Opens the directory `path` without following any link.
@@ -101,8 +125,13 @@ impl Dir {
     pub fn plain_dir(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = self.resolve(path, flags, how).map_err(self.error("open directory", path))?;
-        Ok(Self { fd, path: self.path.join(path) })
+        let fd = self
+            .resolve(path, flags, how)
+            .map_err(self.error("open directory", path))?;
+        Ok(Self {
+            fd,
+            path: self.path.join(path),
+        })
     }
 
     /// Gives the metadata of what `path` leads to with this directory as the root, or `None` when there is nothing.
@@ -122,13 +151,18 @@ impl Dir {
     /// # Errors
     /// When it does not exist.
     pub fn canonical(&self, path: &Path) -> Result<PathBuf> {
-        let fd = self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT).map_err(self.error("look up", path))?;
+        let fd = self
+            .resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT)
+            .map_err(self.error("look up", path))?;
         let link = |fd: &OwnedFd| {
-            fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).map(|l| PathBuf::from(OsString::from_vec(l.into_bytes())))
+            fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())
+                .map(|l| PathBuf::from(OsString::from_vec(l.into_bytes())))
         };
         let target = link(&fd).map_err(self.error("look up", path))?;
         let root = link(&self.fd).map_err(self.error("look up", path))?;
-        let below = target.strip_prefix(&root).map_err(|_| self.error("look up", path)(Errno::XDEV))?;
+        let below = target
+            .strip_prefix(&root)
+            .map_err(|_| self.error("look up", path)(Errno::XDEV))?;
         Ok(below.to_owned())
     }
 
@@ -137,7 +171,11 @@ impl Dir {
     /// # Errors
     /// When the call fails for another reason than absence.
     pub fn metadata(&self, name: &OsStr) -> Result<Option<Stat>> {
-        let (name, flags) = if name.is_empty() { (OsStr::new(""), AtFlags::EMPTY_PATH) } else { (name, AtFlags::SYMLINK_NOFOLLOW) };
+        let (name, flags) = if name.is_empty() {
+            (OsStr::new(""), AtFlags::EMPTY_PATH)
+        } else {
+            (name, AtFlags::SYMLINK_NOFOLLOW)
+        };
         match fs::statat(&self.fd, name, flags) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -190,7 +228,10 @@ impl Dir {
             Err(e) => return Err(self.error("open", path)(e)),
         };
         let mut bytes = Vec::new();
-        File::from(fd).take(limit + 1).read_to_end(&mut bytes).map_err(|e| FileError::new("read", self.path.join(path), e))?;
+        File::from(fd)
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| FileError::new("read", self.path.join(path), e))?;
         if bytes.len() as u64 > limit {
             return Err(self.error("read (too large)", path)(Errno::FBIG));
         }
@@ -246,7 +287,8 @@ impl Dir {
     /// # Errors
     /// When the call fails; an ordinary user may create no devices but whiteouts.
     pub fn create_node(&self, name: &OsStr, kind: FileType, mode: u32, device: u64) -> Result<()> {
-        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode & 0o7777), device).map_err(self.error("create node", name))?;
+        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode & 0o7777), device)
+            .map_err(self.error("create node", name))?;
         self.set_mode(name, mode)
     }
 
@@ -256,7 +298,8 @@ impl Dir {
     /// When the call fails.
     pub fn set_mode(&self, name: &OsStr, mode: u32) -> Result<()> {
         // fchmodat follows a last link; every caller has just made the file or checked it, below a directory that only we write.
-        fs::chmodat(&self.fd, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty()).map_err(self.error("change mode of", name))
+        fs::chmodat(&self.fd, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+            .map_err(self.error("change mode of", name))
     }
 
     /// Sets the owner of the file itself.
@@ -266,7 +309,11 @@ impl Dir {
     pub fn set_owner(&self, name: &OsStr, owner: Owner) -> Result<()> {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
-            if e == Errno::INVAL { unmapped_owner(&self.path.join(name), owner) } else { self.error("change owner of", name)(e) }
+            if e == Errno::INVAL {
+                unmapped_owner(&self.path.join(name), owner)
+            } else {
+                self.error("change owner of", name)(e)
+            }
         })
     }
 
@@ -275,8 +322,14 @@ impl Dir {
     /// # Errors
     /// When the call fails.
     pub fn set_mtime(&self, name: &OsStr, seconds: i64, nanoseconds: i64) -> Result<()> {
-        let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-        let times = Timestamps { last_access: time, last_modification: time };
+        let time = Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
         fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(self.error("set time of", name))
     }
 
@@ -326,7 +379,11 @@ impl Dir {
     /// Names `name` of this directory for the calls that know no directory handle; the last component is not followed by them.
     fn proc_path(&self, name: &OsStr) -> PathBuf {
         let base = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_fd().as_raw_fd()));
-        if name.is_empty() { base.join(".") } else { base.join(name) }
+        if name.is_empty() {
+            base.join(".")
+        } else {
+            base.join(name)
+        }
     }
 
     /// Reads the extended attributes of the file itself, sorted by name; those of the overlay file system are left out.
@@ -375,7 +432,8 @@ impl Dir {
     /// # Errors
     /// When the call fails.
     pub fn set_xattr(&self, name: &OsStr, key: &OsStr, value: &[u8]) -> Result<()> {
-        fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty()).map_err(self.error("set attribute of", name))
+        fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty())
+            .map_err(self.error("set attribute of", name))
     }
 }
 
@@ -385,7 +443,11 @@ fn unmapped_owner(path: &Path, owner: Owner) -> FileError {
         "user {} or group {} is not mapped here; install `uidmap` and give this user ranges in /etc/subuid and /etc/subgid, or run as root",
         owner.uid, owner.gid
     );
-    FileError::new("change owner of", path, std::io::Error::new(std::io::ErrorKind::InvalidInput, text))
+    FileError::new(
+        "change owner of",
+        path,
+        std::io::Error::new(std::io::ErrorKind::InvalidInput, text),
+    )
 }
 
 /// Tells whether an attribute belongs in an image. Overlay's own would let a layer steer the mount; labels are the host's.
@@ -444,7 +506,13 @@ mod tests {
 
     #[test]
     fn clean_never_leaves() {
-        for (path, want) in [("/a/./b/", "a/b"), ("../../etc", "etc"), ("a/../../b", "b"), (".", ""), ("/", "")] {
+        for (path, want) in [
+            ("/a/./b/", "a/b"),
+            ("../../etc", "etc"),
+            ("a/../../b", "b"),
+            (".", ""),
+            ("/", ""),
+        ] {
             assert_eq!(clean(Path::new(path)), Path::new(want), "{path}");
         }
     }
@@ -457,11 +525,11 @@ mod tests {
         std::os::unix::fs::symlink("/etc", base.join("root/abs")).unwrap();
         std::os::unix::fs::symlink("../../..", base.join("root/in/up")).unwrap();
         let root = Dir::open(&base.join("root")).unwrap();
-        assert!(root.find_dir(Path::new("abs")).is_err());
+        root.find_dir(Path::new("abs")).unwrap_err();
         assert_eq!(root.canonical(Path::new("in/up/in")).unwrap(), Path::new("in"));
         // A missing target of a link is not created through the link.
-        assert!(root.make_dirs(Path::new("abs/x"), None).is_err());
-        assert!(root.plain_dir(Path::new("in/up")).is_err());
+        root.make_dirs(Path::new("abs/x"), None).unwrap_err();
+        root.plain_dir(Path::new("in/up")).unwrap_err();
         root.make_dirs(Path::new("/in/up/new/er"), None).unwrap();
         assert!(base.join("root/new/er").is_dir());
         std::fs::remove_dir_all(&base).unwrap();

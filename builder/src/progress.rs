@@ -87,7 +87,10 @@ pub struct Vertex {
 impl Progress {
     /// Sends everything to `sink`.
     pub fn new(sink: std::sync::Arc<dyn Sink>) -> Self {
-        Self { sink, next: std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1)) }
+        Self {
+            sink,
+            next: std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1)),
+        }
     }
 
     /// Begins a step.
@@ -95,12 +98,19 @@ impl Progress {
     pub fn start(&self, name: impl Into<String>) -> Vertex {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.sink.event(&Event::Started { id, name: name.into() });
-        Vertex { progress: self.clone(), id, begun: std::time::Instant::now(), ended: std::sync::atomic::AtomicBool::new(false) }
+        Vertex {
+            progress: self.clone(),
+            id,
+            begun: std::time::Instant::now(),
+            ended: std::sync::atomic::AtomicBool::new(false),
+        }
     }
 
     /// Warns the user.
     pub fn warn(&self, message: impl Into<String>) {
-        self.sink.event(&Event::Warning { message: message.into() });
+        self.sink.event(&Event::Warning {
+            message: message.into(),
+        });
     }
 }
 
@@ -111,7 +121,11 @@ impl Vertex {
 
     /// Passes on one line of the step's output.
     pub fn log(&self, line: impl Into<String>) {
-        self.progress.sink.event(&Event::Log { id: self.id, line: line.into(), seconds: self.seconds() });
+        self.progress.sink.event(&Event::Log {
+            id: self.id,
+            line: line.into(),
+            seconds: self.seconds(),
+        });
     }
 
     fn end(&self, event: &Event) {
@@ -127,12 +141,18 @@ impl Vertex {
 
     /// Ends the step well.
     pub fn done(&self) {
-        self.end(&Event::Done { id: self.id, seconds: self.seconds() });
+        self.end(&Event::Done {
+            id: self.id,
+            seconds: self.seconds(),
+        });
     }
 
     /// Ends the step as failed.
     pub fn failed(&self, message: impl Into<String>) {
-        self.end(&Event::Failed { id: self.id, message: message.into() });
+        self.end(&Event::Failed {
+            id: self.id,
+            message: message.into(),
+        });
     }
 }
 

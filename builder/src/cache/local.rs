@@ -30,7 +30,10 @@ impl LocalCache {
     /// When the directory cannot be created.
     pub fn open(dir: &Path, store: &Store) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        Ok(Self { dir: dir.to_owned(), store: store.clone() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            store: store.clone(),
+        })
     }
 
     /// Finds what the step of `key` gave. A record that is damaged, or whose layer is gone, counts as none.
@@ -72,7 +75,12 @@ mod tests {
         let cache = LocalCache::open(&base.join("cache"), &store).unwrap();
         let (key, blob) = (Digest::of(b"key"), b"layer");
         let descriptor = Descriptor::of(media_type::OCI_LAYER_GZIP, blob);
-        let record = Record { layer: Some(Layer { diff_id: Digest::of(b"diff"), descriptor }) };
+        let record = Record {
+            layer: Some(Layer {
+                diff_id: Digest::of(b"diff"),
+                descriptor,
+            }),
+        };
         assert_eq!(cache.find(&key), None);
         cache.put(&key, &record).unwrap();
         assert_eq!(cache.find(&key), None);

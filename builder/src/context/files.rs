@@ -88,7 +88,11 @@ impl Tree {
     /// # Errors
     /// When the directory cannot be opened.
     pub fn context(path: &Path, ignore: Ignore) -> Result<Self> {
-        Ok(Self { root: Dir::open(path)?, ignore: Some(ignore), owned_by_root: true })
+        Ok(Self {
+            root: Dir::open(path)?,
+            ignore: Some(ignore),
+            owned_by_root: true,
+        })
     }
 
     /// Opens a root file system.
@@ -96,7 +100,11 @@ impl Tree {
     /// # Errors
     /// When the directory cannot be opened.
     pub fn rootfs(path: &Path) -> Result<Self> {
-        Ok(Self { root: Dir::open(path)?, ignore: None, owned_by_root: false })
+        Ok(Self {
+            root: Dir::open(path)?,
+            ignore: None,
+            owned_by_root: false,
+        })
     }
 
     /// Selects what `source` names: clipped to the root, wildcards expanded in byte order, a last link followed within the root.
@@ -113,7 +121,10 @@ impl Tree {
             self.expand(&parts, PathBuf::new(), &mut found)?;
         } else {
             if self.ignored(&cleaned) && !self.may_return(&cleaned) {
-                return Err(SelectError::NotFound(source.to_owned(), ": the ignore file leaves it out"));
+                return Err(SelectError::NotFound(
+                    source.to_owned(),
+                    ": the ignore file leaves it out",
+                ));
             }
             if self.root.follow(&cleaned)?.is_none() {
                 return Err(SelectError::NotFound(source.to_owned(), ""));
@@ -138,7 +149,9 @@ impl Tree {
             };
         }
         let pattern = Pattern::for_copy(&text)?;
-        let Some(stat) = self.root.follow(&base)? else { return Ok(()) };
+        let Some(stat) = self.root.follow(&base)? else {
+            return Ok(());
+        };
         if kind(&stat) != FileType::Directory {
             return Ok(());
         }
@@ -165,11 +178,30 @@ impl Tree {
         let mut entries = Vec::new();
         let parent = real.parent().unwrap_or(Path::new(""));
         let name = real.file_name().unwrap_or_default();
-        self.walk(&self.root.plain_dir(parent)?, name, &real, PathBuf::new(), 0, &mut entries)?;
-        Ok(Selected { name: path.file_name().unwrap_or_default().to_owned(), path: real, entries })
+        self.walk(
+            &self.root.plain_dir(parent)?,
+            name,
+            &real,
+            PathBuf::new(),
+            0,
+            &mut entries,
+        )?;
+        Ok(Selected {
+            name: path.file_name().unwrap_or_default().to_owned(),
+            path: real,
+            entries,
+        })
     }
 
-    fn walk(&self, dir: &Dir, name: &OsStr, full: &Path, relative: PathBuf, depth: usize, out: &mut Vec<Entry>) -> Result<()> {
+    fn walk(
+        &self,
+        dir: &Dir,
+        name: &OsStr,
+        full: &Path,
+        relative: PathBuf,
+        depth: usize,
+        out: &mut Vec<Entry>,
+    ) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(SelectError::TooDeep(full.to_owned()));
         }
@@ -183,7 +215,11 @@ impl Tree {
         if ignored && !self.ignore.as_ref().is_some_and(Ignore::has_exceptions) {
             return Ok(());
         }
-        let target = if file_type == FileType::Symlink { Some(dir.read_link(name)?) } else { None };
+        let target = if file_type == FileType::Symlink {
+            Some(dir.read_link(name)?)
+        } else {
+            None
+        };
         let at = out.len();
         out.push(Entry {
             relative: relative.clone(),
@@ -191,7 +227,11 @@ impl Tree {
             mode: stat.st_mode & 0o7777,
             uid: if self.owned_by_root { 0 } else { stat.st_uid },
             gid: if self.owned_by_root { 0 } else { stat.st_gid },
-            size: if file_type == FileType::RegularFile { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
+            size: if file_type == FileType::RegularFile {
+                u64::try_from(stat.st_size).unwrap_or(0)
+            } else {
+                0
+            },
             mtime: stat.st_mtime,
             mtime_nanoseconds: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
             device: stat.st_rdev,
@@ -201,9 +241,20 @@ impl Tree {
         if file_type != FileType::Directory {
             return Ok(());
         }
-        let inside = if name.is_empty() { self.root.plain_dir(Path::new(""))? } else { dir.plain_dir(Path::new(name))? };
+        let inside = if name.is_empty() {
+            self.root.plain_dir(Path::new(""))?
+        } else {
+            dir.plain_dir(Path::new(name))?
+        };
         for child in inside.names()? {
-            self.walk(&inside, &child, &full.join(&child), relative.join(&child), depth + 1, out)?;
+            self.walk(
+                &inside,
+                &child,
+                &full.join(&child),
+                relative.join(&child),
+                depth + 1,
+                out,
+            )?;
         }
         // An ignored directory is there only for the sake of something below it.
         if ignored && out.len() == at + 1 {
@@ -220,7 +271,10 @@ impl Tree {
         let full = selected.path.join(&entry.relative);
         // `join("")` leaves a trailing slash, which file_name ignores.
         let parent = full.parent().unwrap_or(Path::new(""));
-        Ok((self.root.plain_dir(parent)?, full.file_name().unwrap_or_default().to_owned()))
+        Ok((
+            self.root.plain_dir(parent)?,
+            full.file_name().unwrap_or_default().to_owned(),
+        ))
     }
 
     /// Reads an entry's extended attributes.
@@ -239,11 +293,17 @@ impl Tree {
     /// # Errors
     /// When a file cannot be read.
     pub fn digest(&self, sources: &[Selected]) -> Result<Digest> {
-        let jobs: Vec<(&Selected, &Entry)> = sources.iter().flat_map(|s| s.entries.iter().map(move |e| (s, e))).collect();
+        let jobs: Vec<(&Selected, &Entry)> = sources
+            .iter()
+            .flat_map(|s| s.entries.iter().map(move |e| (s, e)))
+            .collect();
         let next = AtomicUsize::new(0);
         let slots: Vec<OnceLock<[u8; 32]>> = jobs.iter().map(|_| OnceLock::new()).collect();
         let failure: OnceLock<SelectError> = OnceLock::new();
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(16).min(jobs.len().max(1));
+        let threads = std::thread::available_parallelism()
+            .map_or(2, usize::from)
+            .min(16)
+            .min(jobs.len().max(1));
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
@@ -274,9 +334,19 @@ impl Tree {
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(bytes);
         };
-        field(if entry.relative.as_os_str().is_empty() { selected.name.as_bytes() } else { b"" });
+        field(if entry.relative.as_os_str().is_empty() {
+            selected.name.as_bytes()
+        } else {
+            b""
+        });
         field(entry.relative.as_os_str().as_bytes());
-        field(format!("{:?} {:o} {} {} {}", entry.file_type, entry.mode, entry.uid, entry.gid, entry.device).as_bytes());
+        field(
+            format!(
+                "{:?} {:o} {} {} {}",
+                entry.file_type, entry.mode, entry.uid, entry.gid, entry.device
+            )
+            .as_bytes(),
+        );
         field(entry.target.as_deref().unwrap_or_default().as_bytes());
         for (name, value) in self.xattrs(selected, entry)? {
             field(name.as_bytes());
@@ -287,7 +357,9 @@ impl Tree {
             let mut file = dir.open_file(&name)?;
             let mut buffer = vec![0u8; 256 << 10];
             loop {
-                let n = file.read(&mut buffer).map_err(|e| FileError::new("read", dir.path().join(&name), e))?;
+                let n = file
+                    .read(&mut buffer)
+                    .map_err(|e| FileError::new("read", dir.path().join(&name), e))?;
                 if n == 0 {
                     break;
                 }

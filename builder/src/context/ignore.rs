@@ -42,8 +42,13 @@ impl Ignore {
                 continue;
             }
             let cleaned = clean(Path::new(body));
-            let Some(cleaned) = cleaned.to_str().filter(|c| !c.is_empty()) else { continue };
-            let pattern = Pattern::for_ignore(cleaned).map_err(|source| IgnoreError { line: number + 1, source })?;
+            let Some(cleaned) = cleaned.to_str().filter(|c| !c.is_empty()) else {
+                continue;
+            };
+            let pattern = Pattern::for_ignore(cleaned).map_err(|source| IgnoreError {
+                line: number + 1,
+                source,
+            })?;
             ignore.exceptions |= exception;
             ignore.rules.push(Rule { exception, pattern });
         }
@@ -82,7 +87,9 @@ mod tests {
 
     #[test]
     fn follows_the_reference() {
-        let ignore = Ignore::parse("# comment\n\n/node_modules/\n*.md\n!README.md\n**/*.log\ntemp?\n.\nlogs\n!logs/keep\n").unwrap();
+        let ignore =
+            Ignore::parse("# comment\n\n/node_modules/\n*.md\n!README.md\n**/*.log\ntemp?\n.\nlogs\n!logs/keep\n")
+                .unwrap();
         for (path, out) in [
             ("node_modules", true),
             ("node_modules/a/b", true),

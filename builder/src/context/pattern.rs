@@ -20,7 +20,10 @@ enum Token {
     All,
     /// `**/`: any number of directories.
     Dirs,
-    Class { negated: bool, ranges: Vec<(u8, u8)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(u8, u8)>,
+    },
 }
 
 impl Pattern {
@@ -86,10 +89,8 @@ impl Pattern {
         reach[0] = true;
         for token in &self.0 {
             let mut next = vec![false; text.len() + 1];
-            for at in 0..=text.len() {
-                if reach[at] {
-                    token.extend(text, at, &mut next);
-                }
+            for (at, _) in reach.iter().enumerate().filter(|(_, reached)| **reached) {
+                token.extend(text, at, &mut next);
             }
             reach = next;
         }
@@ -118,7 +119,10 @@ impl Token {
                 }
             }
             Self::Star => {
-                let end = text[at..].iter().position(|b| *b == b'/').map_or(text.len(), |n| at + n);
+                let end = text[at..]
+                    .iter()
+                    .position(|b| *b == b'/')
+                    .map_or(text.len(), |n| at + n);
                 next[at..=end].fill(true);
             }
             Self::All => next[at..].fill(true),
@@ -181,7 +185,11 @@ mod tests {
             ("**", "a/b", false),
             ("a[\\]]b", "a]b", true),
         ] {
-            assert_eq!(Pattern::for_copy(pattern).unwrap().matches(text.as_bytes()), want, "{pattern} {text}");
+            assert_eq!(
+                Pattern::for_copy(pattern).unwrap().matches(text.as_bytes()),
+                want,
+                "{pattern} {text}"
+            );
         }
         for bad in ["[", "[]", "[a", "a\\", "[-]", "[a-]"] {
             assert!(Pattern::for_copy(bad).is_err(), "{bad}");
@@ -202,7 +210,11 @@ mod tests {
             ("*/temp*", "a/temporary", true),
             ("*/temp*", "a/b/temp", false),
         ] {
-            assert_eq!(Pattern::for_ignore(pattern).unwrap().matches(text.as_bytes()), want, "{pattern} {text}");
+            assert_eq!(
+                Pattern::for_ignore(pattern).unwrap().matches(text.as_bytes()),
+                want,
+                "{pattern} {text}"
+            );
         }
     }
 

@@ -75,13 +75,24 @@ pub struct Healthcheck {
 
 /// Tells the instructions apart. Words are as written, before expansion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are the instructions and words of the Dockerfile reference")]
+#[expect(
+    missing_docs,
+    reason = "the variants and fields are the instructions and words of the Dockerfile reference"
+)]
 pub enum Kind {
-    From { image: String, platform: Option<String>, name: Option<String>, image_span: Span },
+    From {
+        image: String,
+        platform: Option<String>,
+        name: Option<String>,
+        image_span: Span,
+    },
     Arg(Vec<(String, Option<String>)>),
     Env(Vec<(String, String)>),
     Label(Vec<(String, String)>),
-    Run { command: Command, heredocs: Vec<Heredoc> },
+    Run {
+        command: Command,
+        heredocs: Vec<Heredoc>,
+    },
     Copy(Transfer),
     Add(Transfer),
     Workdir(String),
@@ -124,12 +135,32 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         "ONBUILD" => return Err(cursor.error(span, "cannot honour `ONBUILD` yet")),
         _ => return Err(unknown(&cursor, &keyword, span)),
     };
-    Ok(Instruction { kind, text: line.text.clone(), span: line.whole() })
+    Ok(Instruction {
+        kind,
+        text: line.text.clone(),
+        span: line.whole(),
+    })
 }
 
 const KEYWORDS: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
-    "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 fn unknown(cursor: &Cursor<'_>, keyword: &str, span: Span) -> Box<DockerfileError> {
@@ -162,7 +193,11 @@ fn needs_argument(cursor: &Cursor<'_>, keyword: &str) -> Box<DockerfileError> {
 
 fn text(cursor: &Cursor<'_>, keyword: &str) -> Result<String> {
     let text = cursor.rest().trim();
-    if text.is_empty() { Err(needs_argument(cursor, keyword)) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err(needs_argument(cursor, keyword))
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 fn from(cursor: &mut Cursor<'_>) -> Result<Kind> {
@@ -178,17 +213,28 @@ fn from(cursor: &mut Cursor<'_>) -> Result<Kind> {
         [_] => None,
         [_, (word, span), (name, name_span)] => {
             if !word.eq_ignore_ascii_case("as") {
-                return Err(cursor.error(*span, format!("expected `AS` between image and stage name, found `{word}`")));
+                return Err(cursor.error(
+                    *span,
+                    format!("expected `AS` between image and stage name, found `{word}`"),
+                ));
             }
             Some(stage_name(cursor, name, *name_span)?)
         }
         _ => {
             let whole = cursor.line.whole();
-            return Err(cursor.error(whole, "FROM requires either one or three arguments: FROM image [AS name]"));
+            return Err(cursor.error(
+                whole,
+                "FROM requires either one or three arguments: FROM image [AS name]",
+            ));
         }
     };
     let (image, image_span) = words[0].clone();
-    Ok(Kind::From { image, platform, name, image_span })
+    Ok(Kind::From {
+        image,
+        platform,
+        name,
+        image_span,
+    })
 }
 
 fn stage_name(cursor: &Cursor<'_>, name: &str, span: Span) -> Result<String> {
@@ -197,7 +243,8 @@ fn stage_name(cursor: &Cursor<'_>, name: &str, span: Span) -> Result<String> {
     let good = chars.next().is_some_and(|c| c.is_ascii_lowercase())
         && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     if !good {
-        let message = format!("invalid stage name `{name}`: it must begin with a letter and hold letters, digits, `-_.`");
+        let message =
+            format!("invalid stage name `{name}`: it must begin with a letter and hold letters, digits, `-_.`");
         return Err(cursor.error(span, message));
     }
     if matches!(name.as_str(), "scratch" | "context") {
@@ -209,13 +256,19 @@ fn stage_name(cursor: &Cursor<'_>, name: &str, span: Span) -> Result<String> {
 fn arg(cursor: &Cursor<'_>) -> Result<Kind> {
     let mut args = Vec::new();
     for (word, span) in cursor.words() {
-        let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v.to_owned())));
+        let (name, value) = word
+            .split_once('=')
+            .map_or((word.as_str(), None), |(n, v)| (n, Some(v.to_owned())));
         if !is_variable_name(name) {
             return Err(cursor.error(span, format!("invalid ARG name `{name}`")));
         }
         args.push((name.to_owned(), value));
     }
-    if args.is_empty() { Err(needs_argument(cursor, "ARG")) } else { Ok(Kind::Arg(args)) }
+    if args.is_empty() {
+        Err(needs_argument(cursor, "ARG"))
+    } else {
+        Ok(Kind::Arg(args))
+    }
 }
 
 fn is_variable_name(name: &str) -> bool {
@@ -225,11 +278,16 @@ fn is_variable_name(name: &str) -> bool {
 /// Reads `k=v k2="v 2"` or the legacy form `k the rest`.
 fn pairs(cursor: &Cursor<'_>, keyword: &str) -> Result<Vec<(String, String)>> {
     let words = cursor.words();
-    let Some((first, span)) = words.first() else { return Err(needs_argument(cursor, keyword)) };
+    let Some((first, span)) = words.first() else {
+        return Err(needs_argument(cursor, keyword));
+    };
     if !first.contains('=') {
         let value = cursor.rest().trim_start().get(first.len()..).unwrap_or("").trim();
         if value.is_empty() {
-            return Err(cursor.error(*span, format!("{keyword} `{first}` has no value: write {keyword} {first}=value")));
+            return Err(cursor.error(
+                *span,
+                format!("{keyword} `{first}` has no value: write {keyword} {first}=value"),
+            ));
         }
         return Ok(vec![(first.clone(), value.to_owned())]);
     }
@@ -257,7 +315,10 @@ fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
         }
     }
     let command = command(cursor, "RUN", false)?;
-    Ok(Kind::Run { command, heredocs: cursor.line.heredocs.clone() })
+    Ok(Kind::Run {
+        command,
+        heredocs: cursor.line.heredocs.clone(),
+    })
 }
 
 fn command(cursor: &Cursor<'_>, keyword: &str, empty_exec: bool) -> Result<Command> {
@@ -282,7 +343,10 @@ fn transfer_flag(cursor: &Cursor<'_>, keyword: &str, flag: &Flag, into: &mut Tra
         "from" if keyword == "COPY" => {
             let value = cursor.flag_value(flag)?;
             if value.contains('$') {
-                return Err(cursor.error(flag.span, "variables are not expanded in `--from`: name a stage instead"));
+                return Err(cursor.error(
+                    flag.span,
+                    "variables are not expanded in `--from`: name a stage instead",
+                ));
             }
             into.from = Some(value);
         }
@@ -306,10 +370,15 @@ fn transfer(cursor: &mut Cursor<'_>, keyword: &str) -> Result<Transfer> {
         Some(words) => words,
         None => cursor.words().into_iter().map(|(word, _)| word).collect(),
     };
-    let Some(destination) = words.pop() else { return Err(needs_argument(cursor, keyword)) };
+    let Some(destination) = words.pop() else {
+        return Err(needs_argument(cursor, keyword));
+    };
     if words.is_empty() {
         let whole = cursor.line.whole();
-        return Err(cursor.error(whole, format!("{keyword} requires at least one source and a destination")));
+        return Err(cursor.error(
+            whole,
+            format!("{keyword} requires at least one source and a destination"),
+        ));
     }
     transfer.destination = destination;
     let mut heredocs = cursor.line.heredocs.iter();
@@ -328,9 +397,18 @@ fn transfer(cursor: &mut Cursor<'_>, keyword: &str) -> Result<Transfer> {
         }
     }
     let several = transfer.sources.len() > 1;
-    if several && !transfer.destination.ends_with('/') && !transfer.destination.contains('$') && !ends_as_directory(&transfer) {
-        let span = cursor.words().last().map_or_else(|| cursor.line.whole(), |(_, span)| *span);
-        let message = format!("when using {keyword} with more than one source file, the destination must be a directory and end with a `/`");
+    if several
+        && !transfer.destination.ends_with('/')
+        && !transfer.destination.contains('$')
+        && !ends_as_directory(&transfer)
+    {
+        let span = cursor
+            .words()
+            .last()
+            .map_or_else(|| cursor.line.whole(), |(_, span)| *span);
+        let message = format!(
+            "when using {keyword} with more than one source file, the destination must be a directory and end with a `/`"
+        );
         return Err(cursor.error(span, message));
     }
     if transfer.from.is_some() && transfer.sources.iter().any(|s| matches!(s, CopySource::Inline(_))) {
@@ -340,7 +418,9 @@ fn transfer(cursor: &mut Cursor<'_>, keyword: &str) -> Result<Transfer> {
 }
 
 fn ends_as_directory(transfer: &Transfer) -> bool {
-    matches!(transfer.destination.as_str(), "." | "..") || transfer.destination.ends_with("/.") || transfer.destination.ends_with("/..")
+    matches!(transfer.destination.as_str(), "." | "..")
+        || transfer.destination.ends_with("/.")
+        || transfer.destination.ends_with("/..")
 }
 
 fn add(cursor: &mut Cursor<'_>) -> Result<Transfer> {
@@ -366,7 +446,10 @@ fn list(cursor: &Cursor<'_>, keyword: &str, json: bool) -> Result<Vec<String>> {
         return Err(needs_argument(cursor, keyword));
     }
     if words.iter().any(String::is_empty) {
-        return Err(cursor.error(cursor.rest_span(), format!("{keyword} specified can not be an empty string")));
+        return Err(cursor.error(
+            cursor.rest_span(),
+            format!("{keyword} specified can not be an empty string"),
+        ));
     }
     Ok(words)
 }
@@ -374,7 +457,9 @@ fn list(cursor: &Cursor<'_>, keyword: &str, json: bool) -> Result<Vec<String>> {
 fn healthcheck(cursor: &mut Cursor<'_>) -> Result<Healthcheck> {
     let mut check = Healthcheck::default();
     let flags = cursor.flags()?;
-    let Some((kind, span)) = cursor.word() else { return Err(needs_argument(cursor, "HEALTHCHECK")) };
+    let Some((kind, span)) = cursor.word() else {
+        return Err(needs_argument(cursor, "HEALTHCHECK"));
+    };
     if kind.eq_ignore_ascii_case("none") {
         if !flags.is_empty() || !cursor.rest().is_empty() {
             return Err(cursor.error(span, "HEALTHCHECK NONE takes no arguments"));
@@ -400,7 +485,10 @@ fn healthcheck(cursor: &mut Cursor<'_>) -> Result<Healthcheck> {
             _ => return Err(cursor.unknown_flag("HEALTHCHECK", flag)),
         };
         let nanoseconds = duration_ns(&value).filter(|ns| *ns == 0 || *ns >= 1_000_000);
-        let message = format!("`--{}` takes a duration of at least 1ms such as `30s`, not `{value}`", flag.name);
+        let message = format!(
+            "`--{}` takes a duration of at least 1ms such as `30s`, not `{value}`",
+            flag.name
+        );
         *place = nanoseconds.ok_or_else(|| cursor.error(flag.span, message))?;
     }
     check.command = Some(command(cursor, "HEALTHCHECK CMD", false)?);
@@ -410,7 +498,10 @@ fn healthcheck(cursor: &mut Cursor<'_>) -> Result<Healthcheck> {
 fn shell(cursor: &Cursor<'_>) -> Result<Vec<String>> {
     match json_array(cursor.rest()) {
         Some(words) if !words.is_empty() => Ok(words),
-        _ => Err(cursor.error(cursor.rest_span(), "SHELL requires the arguments to be in JSON form: SHELL [\"/bin/sh\", \"-c\"]")),
+        _ => Err(cursor.error(
+            cursor.rest_span(),
+            "SHELL requires the arguments to be in JSON form: SHELL [\"/bin/sh\", \"-c\"]",
+        )),
     }
 }
 
@@ -426,21 +517,38 @@ mod tests {
     }
 
     fn fault(line: &str) -> String {
-        parse_file("Dockerfile", &format!("FROM scratch\n{line}\n")).unwrap_err().to_string()
+        parse_file("Dockerfile", &format!("FROM scratch\n{line}\n"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn typed() {
-        assert_eq!(one("ENV a=1 b=\"x y\""), Kind::Env(vec![("a".into(), "1".into()), ("b".into(), "\"x y\"".into())]));
+        assert_eq!(
+            one("ENV a=1 b=\"x y\""),
+            Kind::Env(vec![("a".into(), "1".into()), ("b".into(), "\"x y\"".into())])
+        );
         assert_eq!(one("ENV a the rest "), Kind::Env(vec![("a".into(), "the rest".into())]));
         assert_eq!(one("cmd [\"a\"]"), Kind::Cmd(Command::Exec(vec!["a".into()])));
         assert_eq!(one("CMD [a]"), Kind::Cmd(Command::Shell("[a]".into())));
-        assert_eq!(one("EXPOSE 80 443/tcp"), Kind::Expose(vec!["80".into(), "443/tcp".into()]));
-        let Kind::Copy(copy) = one("COPY --chown=a:b --chmod=755 x y /z/") else { panic!("not a COPY") };
-        assert_eq!((copy.sources.len(), copy.destination.as_str(), copy.chown.as_deref()), (2, "/z/", Some("a:b")));
-        let Kind::Copy(copy) = one("COPY <<a << b /z/\n1\na\n2\nb") else { panic!("not a COPY") };
+        assert_eq!(
+            one("EXPOSE 80 443/tcp"),
+            Kind::Expose(vec!["80".into(), "443/tcp".into()])
+        );
+        let Kind::Copy(copy) = one("COPY --chown=a:b --chmod=755 x y /z/") else {
+            panic!("not a COPY")
+        };
+        assert_eq!(
+            (copy.sources.len(), copy.destination.as_str(), copy.chown.as_deref()),
+            (2, "/z/", Some("a:b"))
+        );
+        let Kind::Copy(copy) = one("COPY <<a << b /z/\n1\na\n2\nb") else {
+            panic!("not a COPY")
+        };
         assert_eq!(copy.sources.len(), 2);
-        let Kind::Healthcheck(check) = one("HEALTHCHECK --interval=5m --retries=2 CMD [\"x\"]") else { panic!("not one") };
+        let Kind::Healthcheck(check) = one("HEALTHCHECK --interval=5m --retries=2 CMD [\"x\"]") else {
+            panic!("not one")
+        };
         assert_eq!((check.interval, check.retries), (300_000_000_000, 2));
     }
 

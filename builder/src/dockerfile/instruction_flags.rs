@@ -22,7 +22,12 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(source: &'a Arc<SourceText>, line: &'a Line, escape: char) -> Self {
-        Self { source, line, escape, at: 0 }
+        Self {
+            source,
+            line,
+            escape,
+            at: 0,
+        }
     }
 
     pub(super) fn rest(&self) -> &'a str {
@@ -62,18 +67,26 @@ impl<'a> Cursor<'a> {
         let mut flags: Vec<Flag> = Vec::new();
         loop {
             self.skip_space();
-            let Some((_, word)) = super::lexer::split_words(self.rest(), self.escape).into_iter().next() else { break };
+            let Some((_, word)) = super::lexer::split_words(self.rest(), self.escape).into_iter().next() else {
+                break;
+            };
             let Some(body) = word.strip_prefix("--") else { break };
             let span = self.line.span(self.at, word.len());
             self.at += word.len();
             if body.is_empty() {
                 break;
             }
-            let (name, value) = body.split_once('=').map_or((body, None), |(n, v)| (n, Some(v.to_owned())));
+            let (name, value) = body
+                .split_once('=')
+                .map_or((body, None), |(n, v)| (n, Some(v.to_owned())));
             if flags.iter().any(|f| f.name == name) && name != "mount" && name != "exclude" {
                 return Err(self.error(span, format!("flag `--{name}` is given twice")));
             }
-            flags.push(Flag { name: name.to_owned(), value, span });
+            flags.push(Flag {
+                name: name.to_owned(),
+                value,
+                span,
+            });
         }
         self.skip_space();
         Ok(flags)
@@ -107,7 +120,10 @@ impl<'a> Cursor<'a> {
         match flag.value.as_deref() {
             None | Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
             Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
-            Some(other) => Err(self.error(flag.span, format!("`--{}` takes true or false, not `{other}`", flag.name))),
+            Some(other) => Err(self.error(
+                flag.span,
+                format!("`--{}` takes true or false, not `{other}`", flag.name),
+            )),
         }
     }
 }
@@ -134,7 +150,9 @@ pub(super) fn duration_ns(text: &str) -> Option<i64> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest.get(..digits)?.parse().ok()?;
         rest = rest.get(digits..)?;
-        let unit_length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit_length = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let scale = match rest.get(..unit_length)? {
             "ns" => 1.0,
             "us" | "µs" => 1e3,

@@ -55,12 +55,22 @@ impl Line {
     #[must_use]
     pub fn span(&self, offset: usize, length: usize) -> Span {
         let at = self.pieces.partition_point(|p| p.offset <= offset).saturating_sub(1);
-        let Some(piece) = self.pieces.get(at) else { return Span { line: 1, column: 1, length: 1 } };
+        let Some(piece) = self.pieces.get(at) else {
+            return Span {
+                line: 1,
+                column: 1,
+                length: 1,
+            };
+        };
         let end = self.pieces.get(at + 1).map_or(self.text.len(), |p| p.offset);
         let before = self.text.get(piece.offset..offset).map_or(0, |s| s.chars().count());
         let stop = (offset + length).min(end).max(offset);
         let chars = self.text.get(offset..stop).map_or(1, |s| s.trim_end().chars().count());
-        Span { line: piece.line, column: piece.column + before, length: chars.max(1) }
+        Span {
+            line: piece.line,
+            column: piece.column + before,
+            length: chars.max(1),
+        }
     }
 
     /// Gives the place of the whole line, as far as its first physical line goes.
@@ -73,16 +83,33 @@ impl Line {
 /// Cuts `source` into logical lines.
 pub(super) fn lex(source: &Arc<SourceText>) -> Result<Lexed> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
-    let start = Span { line: 1, column: 1, length: 1 };
+    let start = Span {
+        line: 1,
+        column: 1,
+        length: 1,
+    };
     if text.len() > MAX_BYTES {
-        return Err(Box::new(DockerfileError::new(source, start, "Dockerfile is larger than 4 MiB")));
+        return Err(Box::new(DockerfileError::new(
+            source,
+            start,
+            "Dockerfile is larger than 4 MiB",
+        )));
     }
     if text.contains('\0') {
-        return Err(Box::new(DockerfileError::new(source, start, "Dockerfile holds a NUL byte; is it a text file?")));
+        return Err(Box::new(DockerfileError::new(
+            source,
+            start,
+            "Dockerfile holds a NUL byte; is it a text file?",
+        )));
     }
     let physical: Vec<&str> = text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
     let (escape, first) = directives(source, &physical)?;
-    let mut reader = Reader { source, physical: &physical, next: first, escape };
+    let mut reader = Reader {
+        source,
+        physical: &physical,
+        next: first,
+        escape,
+    };
     let mut lines = Vec::new();
     while let Some(line) = reader.logical_line()? {
         lines.push(line);
@@ -106,7 +133,11 @@ fn directives(source: &Arc<SourceText>, physical: &[&str]) -> Result<(char, usiz
     }
     while let Some(line) = physical.get(at) {
         let Some((key, value)) = directive(line) else { break };
-        let span = Span { line: at + 1, column: 1, length: line.chars().count() };
+        let span = Span {
+            line: at + 1,
+            column: 1,
+            length: line.chars().count(),
+        };
         let key = key.to_ascii_lowercase();
         if !matches!(key.as_str(), "syntax" | "escape" | "check") {
             break;
@@ -127,8 +158,12 @@ fn directives(source: &Arc<SourceText>, physical: &[&str]) -> Result<(char, usiz
         }
         if key == "syntax" && !known_frontend(value) {
             return Err(Box::new(
-                DockerfileError::new(source, span, format!("cannot honour `# syntax={value}`: frontends are not loaded"))
-                    .with_hint("the Dockerfile language is built in; remove the line, or name docker/dockerfile:1"),
+                DockerfileError::new(
+                    source,
+                    span,
+                    format!("cannot honour `# syntax={value}`: frontends are not loaded"),
+                )
+                .with_hint("the Dockerfile language is built in; remove the line, or name docker/dockerfile:1"),
             ));
         }
         seen.push(key);
@@ -165,7 +200,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn logical_line(&mut self) -> Result<Option<Line>> {
-        let mut line = Line { text: String::new(), pieces: Vec::new(), heredocs: Vec::new() };
+        let mut line = Line {
+            text: String::new(),
+            pieces: Vec::new(),
+            heredocs: Vec::new(),
+        };
         while let Some(raw) = self.physical.get(self.next) {
             let number = self.next + 1;
             self.next += 1;
@@ -173,9 +212,17 @@ impl Reader<'_> {
             if trimmed.is_empty() || trimmed.starts_with('#') {
                 continue;
             }
-            let begin = if line.pieces.is_empty() { raw.len() - trimmed.len() } else { 0 };
+            let begin = if line.pieces.is_empty() {
+                raw.len() - trimmed.len()
+            } else {
+                0
+            };
             let column = raw.get(..begin).map_or(0, |s| s.chars().count()) + 1;
-            line.pieces.push(Piece { offset: line.text.len(), line: number, column });
+            line.pieces.push(Piece {
+                offset: line.text.len(),
+                line: number,
+                column,
+            });
             let body = raw.get(begin..).unwrap_or("");
             if let Some(kept) = self.continued(body) {
                 line.text.push_str(kept);
@@ -203,7 +250,11 @@ impl Reader<'_> {
             let mut closed = false;
             while let Some(raw) = self.physical.get(self.next) {
                 self.next += 1;
-                let body = if heredoc.chomp { raw.trim_start_matches('\t') } else { raw };
+                let body = if heredoc.chomp {
+                    raw.trim_start_matches('\t')
+                } else {
+                    raw
+                };
                 if body == heredoc.name {
                     closed = true;
                     break;
@@ -266,7 +317,13 @@ fn heredoc_word(word: &str) -> Option<RawHeredoc> {
         return None;
     }
     let expand = unquoted == rest;
-    Some(RawHeredoc { name: unquoted, content: String::new(), expand, descriptor: descriptor.to_owned(), chomp })
+    Some(RawHeredoc {
+        name: unquoted,
+        content: String::new(),
+        expand,
+        descriptor: descriptor.to_owned(),
+        chomp,
+    })
 }
 
 /// Splits at white space outside quotes; quotes and escapes stay in the words. Gives byte offsets.
@@ -306,14 +363,25 @@ mod tests {
     use super::*;
 
     fn lexed(text: &str) -> Lexed {
-        lex(&Arc::new(SourceText { name: "Dockerfile".into(), text: text.into() })).unwrap()
+        lex(&Arc::new(SourceText {
+            name: "Dockerfile".into(),
+            text: text.into(),
+        }))
+        .unwrap()
     }
 
     #[test]
     fn continuations_drop_comments_and_blank_lines() {
         let l = lexed("FROM a\nRUN one \\\n# no\n\n  two\\\n three\n");
         assert_eq!(l.lines[1].text, "RUN one   two three");
-        assert_eq!(l.lines[1].span(10, 3), Span { line: 5, column: 3, length: 3 });
+        assert_eq!(
+            l.lines[1].span(10, 3),
+            Span {
+                line: 5,
+                column: 3,
+                length: 3
+            }
+        );
     }
 
     #[test]
@@ -330,7 +398,10 @@ mod tests {
         let l = lexed("FROM a\nRUN <<EOF cat 3<<-'B'\nx $y\nEOF\n\tz\n\tB\nCOPY << E /f\nq\nE\n");
         let h = &l.lines[1].heredocs;
         assert_eq!((h[0].content.as_str(), h[0].expand), ("x $y\n", true));
-        assert_eq!((h[1].content.as_str(), h[1].expand, h[1].descriptor.as_str()), ("z\n", false, "3"));
+        assert_eq!(
+            (h[1].content.as_str(), h[1].expand, h[1].descriptor.as_str()),
+            ("z\n", false, "3")
+        );
         assert_eq!(l.lines[2].heredocs[0].content, "q\n");
     }
 
@@ -343,7 +414,11 @@ mod tests {
             ("# syntax=evil/frontend\nFROM a", "cannot honour"),
             ("FROM a\nRUN cat <<EOF\nx", "unterminated heredoc"),
         ] {
-            let e = lex(&Arc::new(SourceText { name: "D".into(), text: text.into() })).unwrap_err();
+            let e = lex(&Arc::new(SourceText {
+                name: "D".into(),
+                text: text.into(),
+            }))
+            .unwrap_err();
             assert!(e.to_string().contains(want), "{e}");
         }
     }

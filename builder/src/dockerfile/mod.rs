@@ -51,7 +51,12 @@ impl DockerfileError {
     /// Makes an error at `span` of `source`.
     #[must_use]
     pub fn new(source: &Arc<SourceText>, span: Span, message: impl Into<String>) -> Self {
-        Self { message: message.into(), span, hint: None, source: Arc::clone(source) }
+        Self {
+            message: message.into(),
+            span,
+            hint: None,
+            source: Arc::clone(source),
+        }
     }
 
     /// Adds what to do.
@@ -74,7 +79,12 @@ impl fmt::Display for DockerfileError {
         let room = shown.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
         writeln!(f, "{pad} |")?;
         writeln!(f, "{number} | {shown}")?;
-        write!(f, "{pad} | {}{}", " ".repeat(column.saturating_sub(1)), "^".repeat(length.clamp(1, room)))
+        write!(
+            f,
+            "{pad} | {}{}",
+            " ".repeat(column.saturating_sub(1)),
+            "^".repeat(length.clamp(1, room))
+        )
     }
 }
 
@@ -87,7 +97,10 @@ impl std::error::Error for DockerfileError {}
 /// # Errors
 /// Any text outside the language, and any instruction or flag that cannot be honoured yet.
 pub fn parse(name: &str, text: &str) -> Result<Dockerfile, Box<DockerfileError>> {
-    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let source = Arc::new(SourceText {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    });
     let lexed = lexer::lex(&source)?;
     let mut instructions = Vec::with_capacity(lexed.lines.len());
     for line in &lexed.lines {

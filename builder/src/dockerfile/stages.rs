@@ -38,7 +38,11 @@ impl Dockerfile {
     #[must_use]
     pub fn stage_index(&self, name: &str, before: usize) -> Option<usize> {
         let lower = name.to_ascii_lowercase();
-        let named = self.stages.iter().take(before).rposition(|s| s.name.as_deref() == Some(lower.as_str()));
+        let named = self
+            .stages
+            .iter()
+            .take(before)
+            .rposition(|s| s.name.as_deref() == Some(lower.as_str()));
         named.or_else(|| name.parse::<usize>().ok().filter(|n| *n < before))
     }
 
@@ -54,10 +58,23 @@ pub(super) fn group(
     instructions: Vec<Instruction>,
     escape: char,
 ) -> Result<Dockerfile, Box<DockerfileError>> {
-    let mut file = Dockerfile { global_args: Vec::new(), stages: Vec::new(), escape, source: Arc::clone(source) };
+    let mut file = Dockerfile {
+        global_args: Vec::new(),
+        stages: Vec::new(),
+        escape,
+        source: Arc::clone(source),
+    };
     for instruction in instructions {
         match (&instruction.kind, file.stages.last_mut()) {
-            (Kind::From { image, platform, name, image_span }, _) => {
+            (
+                Kind::From {
+                    image,
+                    platform,
+                    name,
+                    image_span,
+                },
+                _,
+            ) => {
                 let stage = Stage {
                     name: name.clone(),
                     image: image.clone(),
@@ -78,8 +95,16 @@ pub(super) fn group(
         }
     }
     if file.stages.is_empty() {
-        let span = Span { line: 1, column: 1, length: 1 };
-        return Err(Box::new(DockerfileError::new(source, span, "no FROM instruction found")));
+        let span = Span {
+            line: 1,
+            column: 1,
+            length: 1,
+        };
+        return Err(Box::new(DockerfileError::new(
+            source,
+            span,
+            "no FROM instruction found",
+        )));
     }
     check_copies(&file)?;
     Ok(file)
@@ -95,8 +120,14 @@ fn check_copies(file: &Dockerfile) -> Result<(), Box<DockerfileError>> {
                 let message = format!("`--from={from}` names no earlier stage: there are {index} before this one");
                 return Err(Box::new(file.error(instruction.span, message)));
             }
-            if stage.name.is_some() && Some(from.to_ascii_lowercase()) == stage.name && file.stage_index(from, index).is_none() {
-                return Err(Box::new(file.error(instruction.span, format!("`--from={from}` names the stage it stands in"))));
+            if stage.name.is_some()
+                && Some(from.to_ascii_lowercase()) == stage.name
+                && file.stage_index(from, index).is_none()
+            {
+                return Err(Box::new(file.error(
+                    instruction.span,
+                    format!("`--from={from}` names the stage it stands in"),
+                )));
             }
         }
     }

@@ -76,7 +76,17 @@ struct Expander<'a> {
 
 impl<'a> Expander<'a> {
     fn new(text: &str, escape: char, lookup: Lookup<'a>, mode: Mode) -> Self {
-        Self { chars: text.chars().collect(), at: 0, escape, lookup, mode, depth: 0, words: vec![String::new()], open: false, pattern: false }
+        Self {
+            chars: text.chars().collect(),
+            at: 0,
+            escape,
+            lookup,
+            mode,
+            depth: 0,
+            words: vec![String::new()],
+            open: false,
+            pattern: false,
+        }
     }
 
     fn peek(&self) -> Option<char> {
@@ -114,7 +124,9 @@ impl<'a> Expander<'a> {
     }
 
     fn escaped(&mut self) {
-        let Some(next) = self.peek() else { return self.push_char(self.escape) };
+        let Some(next) = self.peek() else {
+            return self.push_char(self.escape);
+        };
         // In a heredoc only `\$` and `\\` are escapes; elsewhere the escape just goes.
         if self.mode == Mode::Heredoc && next != '$' && next != self.escape {
             return self.push_char(self.escape);
@@ -152,7 +164,9 @@ impl<'a> Expander<'a> {
             }
             self.push_char(c);
         }
-        Err(WordError("unexpected end of statement while looking for a matching single quote".into()))
+        Err(WordError(
+            "unexpected end of statement while looking for a matching single quote".into(),
+        ))
     }
 
     fn double_quoted(&mut self) -> Result<()> {
@@ -175,7 +189,9 @@ impl<'a> Expander<'a> {
                 c => self.push_char(c),
             }
         }
-        Err(WordError("unexpected end of statement while looking for a matching double quote".into()))
+        Err(WordError(
+            "unexpected end of statement while looking for a matching double quote".into(),
+        ))
     }
 
     /// Expands what follows a `$` that has been read.
@@ -225,23 +241,31 @@ impl<'a> Expander<'a> {
             _ => return Err(WordError("bad substitution: a variable name must follow `${`".into())),
         };
         let value = if name.is_empty() { None } else { (self.lookup)(&name) };
-        let Some(c) = self.peek() else { return Err(WordError(format!("missing `}}` after `${{{name}`"))) };
+        let Some(c) = self.peek() else {
+            return Err(WordError(format!("missing `}}` after `${{{name}`")));
+        };
         self.at += 1;
         match c {
             '}' => Ok(value.unwrap_or_default()),
             ':' => {
-                let Some(operator) = self.peek() else { return Err(WordError(format!("missing `}}` after `${{{name}`"))) };
+                let Some(operator) = self.peek() else {
+                    return Err(WordError(format!("missing `}}` after `${{{name}`")));
+                };
                 self.at += 1;
                 let value = value.filter(|v| !v.is_empty());
                 if !matches!(operator, '-' | '+' | '?') {
-                    return Err(WordError(format!("unsupported modifier `:{operator}` in substitution of `{name}`")));
+                    return Err(WordError(format!(
+                        "unsupported modifier `:{operator}` in substitution of `{name}`"
+                    )));
                 }
                 self.choose(&name, value, operator)
             }
             '-' | '+' | '?' => self.choose(&name, value, c),
             '#' | '%' => self.trim(&value.unwrap_or_default(), c),
             '/' => self.replace(&value.unwrap_or_default()),
-            c => Err(WordError(format!("unsupported modifier `{c}` in substitution of `{name}`"))),
+            c => Err(WordError(format!(
+                "unsupported modifier `{c}` in substitution of `{name}`"
+            ))),
         }
     }
 
@@ -253,7 +277,11 @@ impl<'a> Expander<'a> {
             ('+', None) => Ok(String::new()),
             (_, Some(value)) => Ok(value),
             (_, None) => {
-                let why = if word.is_empty() { "is not allowed to be unset".to_owned() } else { word };
+                let why = if word.is_empty() {
+                    "is not allowed to be unset".to_owned()
+                } else {
+                    word
+                };
                 Err(WordError(format!("{name}: {why}")))
             }
         }
@@ -295,7 +323,11 @@ impl<'a> Expander<'a> {
         let pattern = self.inner(&['/', '}']);
         self.pattern = false;
         let pattern = pattern?;
-        let replacement = if self.chars.get(self.at - 1) == Some(&'/') { self.inner(&['}'])? } else { String::new() };
+        let replacement = if self.chars.get(self.at - 1) == Some(&'/') {
+            self.inner(&['}'])?
+        } else {
+            String::new()
+        };
         if pattern.is_empty() {
             return Ok(value.to_owned());
         }
@@ -305,7 +337,13 @@ impl<'a> Expander<'a> {
         let mut at = 0;
         let mut done = false;
         while at < chars.len() {
-            let hit = if done { None } else { (at + 1..=chars.len()).rev().find(|&end| pattern.matches(&chars[at..end])) };
+            let hit = if done {
+                None
+            } else {
+                (at + 1..=chars.len())
+                    .rev()
+                    .find(|&end| pattern.matches(&chars[at..end]))
+            };
             if let Some(end) = hit {
                 out.push_str(&replacement);
                 at = end;
@@ -331,7 +369,11 @@ impl<'a> Expander<'a> {
         let word = std::mem::replace(&mut self.words, outer.0).concat();
         (self.open, self.mode) = (outer.1, outer.2);
         self.depth -= 1;
-        if ended? { Ok(word) } else { Err(WordError("missing `}` in a substitution".into())) }
+        if ended? {
+            Ok(word)
+        } else {
+            Err(WordError("missing `}` in a substitution".into()))
+        }
     }
 
     fn inner_until(&mut self, ends: &[char]) -> Result<bool> {
@@ -433,7 +475,10 @@ mod tests {
             ("\\$a", "$a"),
             ("${u:-d}${u-d}${e:-d}${e-d}", "ddd"),
             ("${a:+s}${u:+s}${e:+s}${e+s}", "ss"),
-            ("${p#*/}|${p##*/}|${p%.*}|${p%%.*}", "usr/lib/foo.tar.gz|foo.tar.gz|/usr/lib/foo.tar|/usr/lib/foo"),
+            (
+                "${p#*/}|${p##*/}|${p%.*}|${p%%.*}",
+                "usr/lib/foo.tar.gz|foo.tar.gz|/usr/lib/foo.tar|/usr/lib/foo",
+            ),
             ("${p/\\//-}|${p//\\//-}", "-usr/lib/foo.tar.gz|-usr-lib-foo.tar.gz"),
             ("${u:-${u:-\"q\"}}", "q"),
             ("$1$@$$x", "x"),
@@ -445,7 +490,9 @@ mod tests {
 
     #[test]
     fn refuses_what_the_language_refuses() {
-        for text in ["${a:=b}", "${a:#b}", "${", "${}", "'a", "\"a", "${u:?m}", "${u?m}", "${a", "${a:-b"] {
+        for text in [
+            "${a:=b}", "${a:#b}", "${", "${}", "'a", "\"a", "${u:?m}", "${u?m}", "${a", "${a:-b",
+        ] {
             assert!(expand(text, '\\', &lookup).is_err(), "{text}");
         }
         assert_eq!(expand("${u:?gone}", '\\', &lookup).unwrap_err().to_string(), "u: gone");
@@ -453,13 +500,19 @@ mod tests {
 
     #[test]
     fn splits_words() {
-        assert_eq!(expand_split("a \"b c\" $a '' d\\ e", '\\', &lookup).unwrap(), ["a", "b c", "x", "y", "", "d e"]);
+        assert_eq!(
+            expand_split("a \"b c\" $a '' d\\ e", '\\', &lookup).unwrap(),
+            ["a", "b c", "x", "y", "", "d e"]
+        );
         assert_eq!(expand_split("  ", '\\', &lookup).unwrap(), Vec::<String>::new());
     }
 
     #[test]
     fn heredoc_keeps_quotes() {
-        assert_eq!(expand_heredoc("'$a' \"\\$a\" \\n\n", '\\', &lookup).unwrap(), "'x y' \"$a\" \\n\n");
+        assert_eq!(
+            expand_heredoc("'$a' \"\\$a\" \\n\n", '\\', &lookup).unwrap(),
+            "'x y' \"$a\" \\n\n"
+        );
     }
 
     proptest! {

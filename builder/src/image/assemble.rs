@@ -37,7 +37,10 @@ pub fn assemble(store: &Store, state: &ImageState, layers: &[Layer], created: &s
     store.put(&bytes)?;
     let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
     descriptor.platform = Some(state.platform.clone());
-    Ok(Image { descriptor, config_digest })
+    Ok(Image {
+        descriptor,
+        config_digest,
+    })
 }
 
 fn oci_layer(layer: &Descriptor) -> Descriptor {

@@ -57,7 +57,10 @@ fn text(value: Option<&Value>) -> String {
 }
 
 fn keys(value: Option<&Value>) -> BTreeSet<String> {
-    value.and_then(Value::as_object).map(|o| o.keys().cloned().collect()).unwrap_or_default()
+    value
+        .and_then(Value::as_object)
+        .map(|o| o.keys().cloned().collect())
+        .unwrap_or_default()
 }
 
 impl ImageState {
@@ -89,10 +92,20 @@ impl ImageState {
     #[must_use]
     pub fn from_base(base: &ImageConfig) -> Self {
         let raw = base.raw();
-        let config = raw.get("config").and_then(Value::as_object).cloned().unwrap_or_default();
+        let config = raw
+            .get("config")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
         let env = strings(config.get("Env")).unwrap_or_default();
         let mut state = Self::scratch(base.platform());
-        state.env = env.iter().map(|e| e.split_once('=').map_or((e.clone(), String::new()), |(k, v)| (k.into(), v.into()))).collect();
+        state.env = env
+            .iter()
+            .map(|e| {
+                e.split_once('=')
+                    .map_or((e.clone(), String::new()), |(k, v)| (k.into(), v.into()))
+            })
+            .collect();
         if state.get_env("PATH").is_none() {
             state.set_env("PATH", DEFAULT_PATH);
         }
@@ -105,17 +118,39 @@ impl ImageState {
         if let Some(labels) = config.get("Labels").and_then(Value::as_object) {
             state.labels = labels.iter().map(|(k, v)| (k.clone(), text(Some(v)))).collect();
         }
-        state.stop_signal = config.get("StopSignal").and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
+        state.stop_signal = config
+            .get("StopSignal")
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned);
         state.healthcheck = config.get("Healthcheck").filter(|v| !v.is_null()).cloned();
         state.shell = strings(config.get("Shell"));
         state.author = raw.get("author").and_then(Value::as_str).map(str::to_owned);
-        state.history = raw.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
+        state.history = raw
+            .get("history")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         state.on_build = strings(config.get("OnBuild")).unwrap_or_default();
         const KNOWN: [&str; 13] = [
-            "Env", "Entrypoint", "Cmd", "WorkingDir", "User", "ExposedPorts", "Volumes", "Labels", "StopSignal", "Healthcheck", "Shell",
-            "OnBuild", "Image",
+            "Env",
+            "Entrypoint",
+            "Cmd",
+            "WorkingDir",
+            "User",
+            "ExposedPorts",
+            "Volumes",
+            "Labels",
+            "StopSignal",
+            "Healthcheck",
+            "Shell",
+            "OnBuild",
+            "Image",
         ];
-        state.rest = config.into_iter().filter(|(k, v)| !KNOWN.contains(&k.as_str()) && !v.is_null()).collect();
+        state.rest = config
+            .into_iter()
+            .filter(|(k, v)| !KNOWN.contains(&k.as_str()) && !v.is_null())
+            .collect();
         state
     }
 
@@ -136,7 +171,9 @@ impl ImageState {
     /// The shell of shell forms.
     #[must_use]
     pub fn shell(&self) -> Vec<String> {
-        self.shell.clone().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()])
+        self.shell
+            .clone()
+            .unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()])
     }
 
     /// The words of a command, shell forms with the stage's shell before them.
@@ -270,6 +307,10 @@ mod tests {
         state.set_cmd(&Command::Exec(vec!["c".into()]));
         state.set_entrypoint(&Command::Exec(vec!["e".into()]));
         assert_eq!(state.cmd, Some(vec!["c".into()]));
-        assert!(String::from_utf8(state.to_bytes("", &[])).unwrap().contains("\"Vendor\":1"));
+        assert!(
+            String::from_utf8(state.to_bytes("", &[]))
+                .unwrap()
+                .contains("\"Vendor\":1")
+        );
     }
 }

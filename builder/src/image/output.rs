@@ -38,9 +38,17 @@ type Result<T> = std::result::Result<T, OutputError>;
 /// When reading or writing fails.
 pub fn tar(rootfs: &Path, epoch: i64, out: impl Write) -> Result<()> {
     let mut tar = TarWriter::new(io::BufWriter::with_capacity(256 << 10, out));
-    let options = diff::Options { epoch: Some(epoch), leave_out: &[], whiteouts: false, lowers: &[] };
+    let options = diff::Options {
+        epoch: Some(epoch),
+        leave_out: &[],
+        whiteouts: false,
+        lowers: &[],
+    };
     diff::write(&Dir::open(rootfs)?, &mut tar, &options)?;
-    tar.finish().map_err(OutputError::Write)?.flush().map_err(OutputError::Write)
+    tar.finish()
+        .map_err(OutputError::Write)?
+        .flush()
+        .map_err(OutputError::Write)
 }
 
 /// Copies a root file system into a directory; `owner` is given to everything (docker's client owns what it receives).
@@ -53,9 +61,15 @@ pub fn local(rootfs: &Path, epoch: i64, destination: &Path, owner: Owner) -> Res
     let (read, write) = io::pipe().map_err(OutputError::Write)?;
     std::thread::scope(|scope| {
         let writing = scope.spawn(move || tar(rootfs, epoch, write));
-        let options = extract::Options { layer: false, owner: Some(owner), lowers: &[] };
+        let options = extract::Options {
+            layer: false,
+            owner: Some(owner),
+            lowers: &[],
+        };
         let extracted = extract::extract(read, &root, &options);
-        let written = writing.join().unwrap_or_else(|_| Err(OutputError::Write(io::Error::other("the writing thread ended early"))));
+        let written = writing
+            .join()
+            .unwrap_or_else(|_| Err(OutputError::Write(io::Error::other("the writing thread ended early"))));
         // When unpacking failed the writer only saw a closed pipe.
         extracted?;
         written
@@ -67,12 +81,19 @@ pub fn local(rootfs: &Path, epoch: i64, destination: &Path, owner: Owner) -> Res
 /// # Errors
 /// When a blob is missing or writing fails.
 pub fn archive(store: &Store, image: &Descriptor, names: &[Reference], docker: bool, out: impl Write) -> Result<()> {
-    let manifest_bytes = store.read_blob(&image.digest, roadstead_registry_client::MANIFEST_LIMIT as u64)?;
+    let manifest_bytes = store.read_blob(&image.digest, roadstead_registry_client::MANIFEST_LIMIT)?;
     let manifest = Manifest::parse(&manifest_bytes)?;
-    let mut archive = Archive { tar: TarWriter::new(io::BufWriter::with_capacity(256 << 10, out)) };
+    let mut archive = Archive {
+        tar: TarWriter::new(io::BufWriter::with_capacity(256 << 10, out)),
+    };
     archive.directory("blobs")?;
     archive.directory("blobs/sha256")?;
-    let mut blobs: Vec<&Digest> = manifest.layers.iter().map(|l| &l.digest).chain([&manifest.config.digest, &image.digest]).collect();
+    let mut blobs: Vec<&Digest> = manifest
+        .layers
+        .iter()
+        .map(|l| &l.digest)
+        .chain([&manifest.config.digest, &image.digest])
+        .collect();
     blobs.sort_unstable();
     blobs.dedup();
     for digest in blobs {
@@ -88,7 +109,12 @@ pub fn archive(store: &Store, image: &Descriptor, names: &[Reference], docker: b
         archive.bytes("manifest.json", document.to_string().as_bytes())?;
     }
     archive.bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    archive.tar.finish().map_err(OutputError::Write)?.flush().map_err(OutputError::Write)
+    archive
+        .tar
+        .finish()
+        .map_err(OutputError::Write)?
+        .flush()
+        .map_err(OutputError::Write)
 }
 
 fn blob_path(digest: &Digest) -> PathBuf {
@@ -99,12 +125,21 @@ fn index(image: &Descriptor, names: &[Reference]) -> Vec<u8> {
     let one = |name: Option<&Reference>| {
         let mut descriptor = image.clone();
         if let Some(name) = name {
-            descriptor.annotations.insert("io.containerd.image.name".into(), name.canonical());
-            descriptor.annotations.insert("org.opencontainers.image.ref.name".into(), name.tag_or_latest().to_owned());
+            descriptor
+                .annotations
+                .insert("io.containerd.image.name".into(), name.canonical());
+            descriptor.annotations.insert(
+                "org.opencontainers.image.ref.name".into(),
+                name.tag_or_latest().to_owned(),
+            );
         }
         descriptor
     };
-    let manifests: Vec<Descriptor> = if names.is_empty() { vec![one(None)] } else { names.iter().map(|n| one(Some(n))).collect() };
+    let manifests: Vec<Descriptor> = if names.is_empty() {
+        vec![one(None)]
+    } else {
+        names.iter().map(|n| one(Some(n))).collect()
+    };
     let document = json!({ "schemaVersion": 2, "mediaType": roadstead_registry_client::media_type::OCI_INDEX, "manifests": manifests });
     document.to_string().into_bytes()
 }

@@ -39,7 +39,9 @@ pub struct Gzip<W: Write> {
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("input", &self.input.len()).finish_non_exhaustive()
+        f.debug_struct("Job")
+            .field("input", &self.input.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,11 +82,17 @@ impl<W: Write> Gzip<W> {
         let jobs = self.jobs.as_ref().ok_or_else(lost)?;
         jobs.send(Job { input, output }).map_err(|_| lost())?;
         self.pending.push_back(result);
-        if self.pending.len() > self.most { self.collect() } else { Ok(()) }
+        if self.pending.len() > self.most {
+            self.collect()
+        } else {
+            Ok(())
+        }
     }
 
     fn collect(&mut self) -> io::Result<()> {
-        let Some(pending) = self.pending.pop_front() else { return Ok(()) };
+        let Some(pending) = self.pending.pop_front() else {
+            return Ok(());
+        };
         let (mut input, output) = pending.recv().map_err(|_| lost())?;
         self.out.write_all(&output)?;
         input.clear();
@@ -148,7 +156,9 @@ fn work(queue: &Mutex<Receiver<Job>>) {
             Err(_) => return,
         };
         let Ok(Job { input, output }) = job else { return };
-        let Some(compressed) = compress_block(&mut deflate, &input) else { return };
+        let Some(compressed) = compress_block(&mut deflate, &input) else {
+            return;
+        };
         // The writer may have given up; then nobody wants the block.
         drop(output.send((input, compressed)));
     }
@@ -161,7 +171,9 @@ fn compress_block(deflate: &mut Compress, input: &[u8]) -> Option<Vec<u8>> {
     loop {
         let read = usize::try_from(deflate.total_in()).ok()?;
         let room = out.capacity() - out.len();
-        deflate.compress_vec(input.get(read..)?, &mut out, FlushCompress::Sync).ok()?;
+        deflate
+            .compress_vec(input.get(read..)?, &mut out, FlushCompress::Sync)
+            .ok()?;
         let consumed = usize::try_from(deflate.total_in()).ok()? == input.len();
         // Room left over after all input is taken means that the flush is complete.
         if consumed && out.len() < out.capacity() && room > 0 {

@@ -4,7 +4,7 @@ use crate::beneath::{Dir, FileError, Owner, Xattr, clean, kept_xattr, kind};
 use rustix::fs::{FileType, makedev};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use tar::{Archive, Entry, EntryType, Header};
@@ -83,14 +83,20 @@ pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
 /// When reading fails; a file that only looks compressed is no archive.
 pub fn is_archive(input: impl Read) -> io::Result<bool> {
     let mut block = [0u8; 512];
-    let Ok(mut stream) = decompress(input) else { return Ok(false) };
+    let Ok(mut stream) = decompress(input) else {
+        return Ok(false);
+    };
     if stream.read_exact(&mut block).is_err() {
         return Ok(false);
     }
     let mut header = tar::Header::new_old();
     header.as_mut_bytes().copy_from_slice(&block);
     // The sum over the header with its own field as spaces.
-    let sum: u32 = block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
+    let sum: u32 = block
+        .iter()
+        .enumerate()
+        .map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) })
+        .sum();
     Ok(header.cksum().is_ok_and(|c| c == sum) && block[0] != 0)
 }
 
@@ -99,7 +105,12 @@ pub fn is_archive(input: impl Read) -> io::Result<bool> {
 /// # Errors
 /// At the first entry that cannot be made as it says; `root` then holds part of the archive and must be thrown away.
 pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<()> {
-    let mut extractor = Extractor { root, options, made: HashSet::new(), times: Vec::new() };
+    let mut extractor = Extractor {
+        root,
+        options,
+        made: HashSet::new(),
+        times: Vec::new(),
+    };
     let mut archive = Archive::new(archive.take(MAX_UNPACKED + 1));
     let mut total = 0u64;
     for (count, entry) in archive.entries().map_err(ExtractError::Archive)?.enumerate() {
@@ -135,10 +146,16 @@ impl Extractor<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<()> {
         let raw = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
         if raw.as_os_str().as_bytes().contains(&0) {
-            return Err(ExtractError::Entry { path: raw, what: "has a NUL byte in its name" });
+            return Err(ExtractError::Entry {
+                path: raw,
+                what: "has a NUL byte in its name",
+            });
         }
         if raw.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
-            return Err(ExtractError::Entry { path: raw, what: "has `..` in its path" });
+            return Err(ExtractError::Entry {
+                path: raw,
+                what: "has `..` in its path",
+            });
         }
         let path = clean(&raw);
         let attributes = self.attributes(entry, &path)?;
@@ -146,7 +163,9 @@ impl Extractor<'_> {
             return self.root_entry(&attributes);
         };
         let parent_dir = self.parent(parent)?;
-        if self.options.layer && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
+        if self.options.layer
+            && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.")
+        {
             return whiteout(&parent_dir, OsStr::from_bytes(hidden), &path);
         }
         self.place(entry, &parent_dir, name, &path, &attributes)
@@ -168,12 +187,18 @@ impl Extractor<'_> {
         if let Some(records) = entry.pax_extensions().map_err(damaged)? {
             for record in records {
                 let record = record.map_err(ExtractError::Archive)?;
-                let number = || std::str::from_utf8(record.value_bytes()).ok().and_then(|v| v.parse::<u64>().ok());
+                let number = || {
+                    std::str::from_utf8(record.value_bytes())
+                        .ok()
+                        .and_then(|v| v.parse::<u64>().ok())
+                };
                 match record.key_bytes() {
                     b"uid" => uid = number(),
                     b"gid" => gid = number(),
                     key => {
-                        let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else { continue };
+                        let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else {
+                            continue;
+                        };
                         let name = OsStr::from_bytes(name);
                         if kept_xattr(name) && !name.as_bytes().contains(&0) {
                             xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
@@ -188,9 +213,15 @@ impl Extractor<'_> {
                 Some(id) => id,
                 None => plain?,
             };
-            u32::try_from(wide).map_err(|_| ExtractError::Entry { path: path.to_owned(), what: "has an owner beyond 32 bits" })
+            u32::try_from(wide).map_err(|_| ExtractError::Entry {
+                path: path.to_owned(),
+                what: "has an owner beyond 32 bits",
+            })
         };
-        let owner = Owner { uid: id(uid, number(header, 108..116, Header::uid))?, gid: id(gid, number(header, 116..124, Header::gid))? };
+        let owner = Owner {
+            uid: id(uid, number(header, 108..116, Header::uid))?,
+            gid: id(gid, number(header, 116..124, Header::gid))?,
+        };
         Ok(Attributes {
             mode: number(header, 100..108, Header::mode)? & 0o7777,
             owner: self.options.owner.unwrap_or(owner),
@@ -234,7 +265,13 @@ impl Extractor<'_> {
             let Ok(below) = lower.plain_dir(parent) else { continue };
             let Some(stat) = below.metadata(name)? else { continue };
             if kind(&stat) == FileType::Directory {
-                dir.set_owner(name, Owner { uid: stat.st_uid, gid: stat.st_gid })?;
+                dir.set_owner(
+                    name,
+                    Owner {
+                        uid: stat.st_uid,
+                        gid: stat.st_gid,
+                    },
+                )?;
                 dir.set_mode(name, stat.st_mode)?;
                 dir.set_mtime(name, stat.st_mtime, 0)?;
             }
@@ -243,7 +280,14 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    fn place(&mut self, entry: &mut Entry<'_, impl Read>, dir: &Dir, name: &OsStr, path: &Path, attributes: &Attributes) -> Result<()> {
+    fn place(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        dir: &Dir,
+        name: &OsStr,
+        path: &Path,
+        attributes: &Attributes,
+    ) -> Result<()> {
         let entry_type = entry.header().entry_type();
         let existing = dir.metadata(name)?;
         let is_dir = entry_type == EntryType::Directory;
@@ -268,14 +312,28 @@ impl Extractor<'_> {
             }
             EntryType::Symlink => dir.create_link(name, &link_target(entry, path)?)?,
             EntryType::Link => return self.hard_link(dir, name, &link_target(entry, path)?, path),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => node(entry, dir, name, entry_type, attributes.mode)?,
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                node(entry, dir, name, entry_type, attributes.mode)?
+            }
             EntryType::XGlobalHeader => return Ok(()),
-            _ => return Err(ExtractError::Entry { path: path.to_owned(), what: "is of a kind that is not known" }),
+            _ => {
+                return Err(ExtractError::Entry {
+                    path: path.to_owned(),
+                    what: "is of a kind that is not known",
+                });
+            }
         }
         self.finish_entry(dir, name, path, attributes, entry_type)
     }
 
-    fn finish_entry(&mut self, dir: &Dir, name: &OsStr, path: &Path, attributes: &Attributes, entry_type: EntryType) -> Result<()> {
+    fn finish_entry(
+        &mut self,
+        dir: &Dir,
+        name: &OsStr,
+        path: &Path,
+        attributes: &Attributes,
+        entry_type: EntryType,
+    ) -> Result<()> {
         dir.set_owner(name, attributes.owner)?;
         if entry_type != EntryType::Symlink {
             // After the owner: chown clears setuid.
@@ -294,10 +352,18 @@ impl Extractor<'_> {
     fn hard_link(&self, dir: &Dir, name: &OsStr, target: &OsStr, path: &Path) -> Result<()> {
         let target = clean(Path::new(target));
         let what = "is a hard link to nothing in the archive";
-        let missing = || ExtractError::Entry { path: path.to_owned(), what };
-        let (Some(parent), Some(target_name)) = (target.parent(), target.file_name()) else { return Err(missing()) };
+        let missing = || ExtractError::Entry {
+            path: path.to_owned(),
+            what,
+        };
+        let (Some(parent), Some(target_name)) = (target.parent(), target.file_name()) else {
+            return Err(missing());
+        };
         let from = self.root.find_dir(parent).map_err(|_| missing())?;
-        if from.metadata(target_name)?.is_none_or(|stat| kind(&stat) == FileType::Directory) {
+        if from
+            .metadata(target_name)?
+            .is_none_or(|stat| kind(&stat) == FileType::Directory)
+        {
             return Err(missing());
         }
         Ok(dir.create_hard_link(name, &from, target_name)?)
@@ -305,7 +371,9 @@ impl Extractor<'_> {
 
     fn finish(self) -> Result<()> {
         for (path, mtime) in self.times.iter().rev() {
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                continue;
+            };
             // A later entry may have replaced it.
             let Ok(dir) = self.root.find_dir(parent) else { continue };
             if dir.metadata(name)?.is_some() {
@@ -317,15 +385,29 @@ impl Extractor<'_> {
 }
 
 /// Reads a number of a header; a field left blank, as npm's packages have it, is zero.
-fn number<T: Default>(header: &Header, field: std::ops::Range<usize>, read: impl Fn(&Header) -> io::Result<T>) -> Result<T> {
-    let blank = header.as_bytes().get(field).is_some_and(|bytes| bytes.iter().all(|b| matches!(b, 0 | b' ')));
-    if blank { Ok(T::default()) } else { read(header).map_err(ExtractError::Archive) }
+fn number<T: Default>(
+    header: &Header,
+    field: std::ops::Range<usize>,
+    read: impl Fn(&Header) -> io::Result<T>,
+) -> Result<T> {
+    let blank = header
+        .as_bytes()
+        .get(field)
+        .is_some_and(|bytes| bytes.iter().all(|b| matches!(b, 0 | b' ')));
+    if blank {
+        Ok(T::default())
+    } else {
+        read(header).map_err(ExtractError::Archive)
+    }
 }
 
 fn link_target(entry: &Entry<'_, impl Read>, path: &Path) -> Result<OsString> {
     let what = "is a link without target";
     let target = entry.link_name_bytes().filter(|t| !t.is_empty() && !t.contains(&0));
-    let target = target.ok_or_else(|| ExtractError::Entry { path: path.to_owned(), what })?;
+    let target = target.ok_or_else(|| ExtractError::Entry {
+        path: path.to_owned(),
+        what,
+    })?;
     Ok(OsString::from_vec(target.into_owned()))
 }
 
@@ -341,9 +423,17 @@ fn node(entry: &Entry<'_, impl Read>, dir: &Dir, name: &OsStr, entry_type: Entry
     if file_type == FileType::CharacterDevice && device == 0 {
         // To the overlay this is a whiteout, not a device.
         let path = dir.path().join(name);
-        return Err(ExtractError::Entry { path, what: "is a device 0:0, which is reserved" });
+        return Err(ExtractError::Entry {
+            path,
+            what: "is a device 0:0, which is reserved",
+        });
     }
-    Ok(dir.create_node(name, file_type, mode, if file_type == FileType::Fifo { 0 } else { device })?)
+    Ok(dir.create_node(
+        name,
+        file_type,
+        mode,
+        if file_type == FileType::Fifo { 0 } else { device },
+    )?)
 }
 
 /// Turns `.wh.NAME` into an overlay whiteout and `.wh..wh..opq` into an opaque directory.
@@ -356,7 +446,10 @@ fn whiteout(dir: &Dir, hidden: &OsStr, path: &Path) -> Result<()> {
         return Ok(());
     }
     if hidden.is_empty() || hidden == OsStr::new(".") || hidden == OsStr::new("..") {
-        return Err(ExtractError::Entry { path: path.to_owned(), what: "is a whiteout of nothing" });
+        return Err(ExtractError::Entry {
+            path: path.to_owned(),
+            what: "is a whiteout of nothing",
+        });
     }
     dir.remove_all(hidden)?;
     Ok(dir.create_node(hidden, FileType::CharacterDevice, 0, 0)?)
@@ -386,7 +479,10 @@ mod tests {
     fn archive(entries: &[(EntryHeader<'_>, &[u8])]) -> Vec<u8> {
         let mut tar = TarWriter::new(Vec::new());
         for (header, content) in entries {
-            let header = EntryHeader { size: content.len() as u64, ..header.clone() };
+            let header = EntryHeader {
+                size: content.len() as u64,
+                ..header.clone()
+            };
             tar.append(&header, &mut &content[..]).unwrap();
         }
         tar.finish().unwrap()
@@ -396,15 +492,32 @@ mod tests {
         let base = std::env::temp_dir().join(format!("roadstead-extract-{}-{:p}", std::process::id(), bytes));
         std::fs::create_dir_all(&base).unwrap();
         let uid = rustix::process::getuid().as_raw();
-        let owner = Some(Owner { uid, gid: rustix::process::getgid().as_raw() });
-        let result = extract(bytes, &Dir::open(&base).unwrap(), &Options { layer, owner, lowers: &[] });
+        let owner = Some(Owner {
+            uid,
+            gid: rustix::process::getgid().as_raw(),
+        });
+        let result = extract(
+            bytes,
+            &Dir::open(&base).unwrap(),
+            &Options {
+                layer,
+                owner,
+                lowers: &[],
+            },
+        );
         (base, result)
     }
 
     #[test]
     fn escapes_are_impossible() {
-        let link = EntryHeader { target: Some(b"/tmp"), ..entry("out", FileType::Symlink) };
-        let bytes = archive(&[(link, b""), (entry("out/roadstead-escaped", FileType::RegularFile), b"x")]);
+        let link = EntryHeader {
+            target: Some(b"/tmp"),
+            ..entry("out", FileType::Symlink)
+        };
+        let bytes = archive(&[
+            (link, b""),
+            (entry("out/roadstead-escaped", FileType::RegularFile), b"x"),
+        ]);
         let (base, result) = unpack(&bytes, true);
         assert!(matches!(result, Err(ExtractError::File(_))), "{result:?}");
         assert!(!Path::new("/tmp/roadstead-escaped").exists());
@@ -414,7 +527,10 @@ mod tests {
         assert!(matches!(result, Err(ExtractError::Entry { .. })), "{result:?}");
         std::fs::remove_dir_all(base).unwrap();
 
-        let hard = EntryHeader { hard_link: Some(Path::new("../../etc/passwd")), ..entry("p", FileType::RegularFile) };
+        let hard = EntryHeader {
+            hard_link: Some(Path::new("../../etc/passwd")),
+            ..entry("p", FileType::RegularFile)
+        };
         let (base, result) = unpack(&archive(&[(hard, b"")]), true);
         assert!(matches!(result, Err(ExtractError::Entry { .. })), "{result:?}");
         std::fs::remove_dir_all(base).unwrap();
@@ -439,7 +555,10 @@ mod tests {
     fn damaged_archives_are_errors() {
         let good = archive(&[(entry("f", FileType::RegularFile), &[7; 2000])]);
         let (base, result) = unpack(&good[..1000], false);
-        assert!(matches!(result, Err(ExtractError::Archive(_) | ExtractError::File(_))), "{result:?}");
+        assert!(
+            matches!(result, Err(ExtractError::Archive(_) | ExtractError::File(_))),
+            "{result:?}"
+        );
         std::fs::remove_dir_all(base).unwrap();
         assert!(is_archive(&good[..]).unwrap());
         assert!(!is_archive(&b"#!/bin/sh\n"[..]).unwrap());

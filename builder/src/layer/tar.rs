@@ -60,7 +60,11 @@ impl<W: Write> TarWriter<W> {
         if header.file_type == FileType::Directory && !name.ends_with(b"/") {
             name.push(b'/');
         }
-        let link = header.hard_link.map(|p| p.as_os_str().as_bytes()).or(header.target).unwrap_or_default();
+        let link = header
+            .hard_link
+            .map(|p| p.as_os_str().as_bytes())
+            .or(header.target)
+            .unwrap_or_default();
         let has_content = header.file_type == FileType::RegularFile && header.hard_link.is_none();
         let size = if has_content { header.size } else { 0 };
         let records = pax_records(header, &name, link, size);
@@ -86,7 +90,10 @@ impl<W: Write> TarWriter<W> {
         if has_content {
             let copied = io::copy(&mut content.take(size), &mut self.out)?;
             if copied != size {
-                return Err(io::Error::other(format!("`{}` shrank while it was read", header.path.display())));
+                return Err(io::Error::other(format!(
+                    "`{}` shrank while it was read",
+                    header.path.display()
+                )));
             }
             self.pad(size)?;
         }
@@ -113,7 +120,11 @@ impl<W: Write> TarWriter<W> {
 
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let rest = usize::try_from(size % 512).unwrap_or(0);
-        if rest > 0 { self.out.write_all(&[0; 512][rest..]) } else { Ok(()) }
+        if rest > 0 {
+            self.out.write_all(&[0; 512][rest..])
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -203,9 +214,16 @@ mod tests {
         let long = "d/".repeat(80) + "file-\u{e9}";
         let xattrs = [(OsString::from("user.x"), b"v\n=".to_vec())];
         let mut writer = TarWriter::new(Vec::new());
-        let entry = EntryHeader { xattrs: &xattrs, uid: 3_000_000, ..header(Path::new(&long)) };
+        let entry = EntryHeader {
+            xattrs: &xattrs,
+            uid: 3_000_000,
+            ..header(Path::new(&long))
+        };
         writer.append(&entry, &mut &b"abc"[..]).unwrap();
-        let dir = EntryHeader { file_type: FileType::Directory, ..header(Path::new("dir")) };
+        let dir = EntryHeader {
+            file_type: FileType::Directory,
+            ..header(Path::new("dir"))
+        };
         writer.append(&dir, &mut io::empty()).unwrap();
         let bytes = writer.finish().unwrap();
         assert_eq!(bytes.len() % 512, 0);
@@ -214,7 +232,12 @@ mod tests {
         let mut first = entries.next().unwrap().unwrap();
         assert_eq!(first.path().unwrap(), Path::new(&long));
         assert_eq!(first.header().uid().unwrap(), 3_000_000);
-        let records: Vec<_> = first.pax_extensions().unwrap().unwrap().map(|r| r.unwrap().key_bytes().to_vec()).collect();
+        let records: Vec<_> = first
+            .pax_extensions()
+            .unwrap()
+            .unwrap()
+            .map(|r| r.unwrap().key_bytes().to_vec())
+            .collect();
         assert!(records.contains(&b"SCHILY.xattr.user.x".to_vec()));
         let mut content = String::new();
         first.read_to_string(&mut content).unwrap();

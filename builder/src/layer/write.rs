@@ -29,7 +29,9 @@ impl LayerWriter {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
         let blob = store.writer().map_err(io::Error::other)?;
         let diff = DigestWriter::new(Gzip::new(blob, threads)?);
-        Ok(Self { tar: TarWriter::new(BufWriter::with_capacity(128 << 10, diff)) })
+        Ok(Self {
+            tar: TarWriter::new(BufWriter::with_capacity(128 << 10, diff)),
+        })
     }
 
     /// Gives the archive to append entries to.

@@ -75,7 +75,10 @@ impl Chmod {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.chars().all(|c| c.is_ascii_digit()) {
-            return u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777 && !text.is_empty()).map(Self::Octal);
+            return u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|m| *m <= 0o7777 && !text.is_empty())
+                .map(Self::Octal);
         }
         let mut clauses = Vec::new();
         for part in text.split(',') {
@@ -95,7 +98,11 @@ impl Chmod {
                 return None;
             }
             let operator = part[operators..].chars().next()?;
-            clauses.push(Clause { who: if who == 0 { 0o7777 } else { who }, operator, permissions });
+            clauses.push(Clause {
+                who: if who == 0 { 0o7777 } else { who },
+                operator,
+                permissions,
+            });
         }
         Some(Self::Symbolic(clauses))
     }
@@ -165,23 +172,31 @@ pub fn write_inline(name: &str, content: &[u8], target: &Target<'_>) -> Result<(
 /// Finds the directory and name that a file goes to.
 fn place(target: &Target<'_>, source_name: &OsStr, is_dir: bool) -> Result<(Dir, OsString)> {
     let path = clean(Path::new(target.destination));
-    let wants_dir = target.destination.ends_with('/') || target.destination.ends_with("/.") || path.as_os_str().is_empty();
+    let wants_dir =
+        target.destination.ends_with('/') || target.destination.ends_with("/.") || path.as_os_str().is_empty();
     let existing = target.root.follow(&path)?;
     let exists_as_dir = existing.is_some_and(|stat| kind(&stat) == FileType::Directory);
     if is_dir || wants_dir || exists_as_dir {
         return Ok((target.root.make_dirs(&path, target.owner)?, source_name.to_owned()));
     }
     // The last part may be a link to where the file really goes.
-    let real = if existing.is_some() { target.root.canonical(&path)? } else { path };
-    let parent = target.root.make_dirs(real.parent().unwrap_or(Path::new("")), target.owner)?;
+    let real = if existing.is_some() {
+        target.root.canonical(&path)?
+    } else {
+        path
+    };
+    let parent = target
+        .root
+        .make_dirs(real.parent().unwrap_or(Path::new("")), target.owner)?;
     Ok((parent, real.file_name().unwrap_or_default().to_owned()))
 }
 
 fn clear_for_file(dir: &Dir, name: &OsStr) -> Result<()> {
     match dir.metadata(name)? {
-        Some(stat) if kind(&stat) == FileType::Directory => {
-            Err(CopyError::Conflict { path: dir.path().join(name), what: "a directory stands where a file would go" })
-        }
+        Some(stat) if kind(&stat) == FileType::Directory => Err(CopyError::Conflict {
+            path: dir.path().join(name),
+            what: "a directory stands where a file would go",
+        }),
         Some(_) => Ok(dir.remove_all(name)?),
         None => Ok(()),
     }
@@ -192,13 +207,22 @@ fn unpack(tree: &Tree, selected: &Selected, top: &Entry, target: &Target<'_>) ->
         let (dir, name) = tree.parent_of(selected, top)?;
         Ok(dir.open_file(&name)?)
     };
-    let failed = |source| CopyError::Extract { path: selected.path.clone(), source };
+    let failed = |source| CopyError::Extract {
+        path: selected.path.clone(),
+        source,
+    };
     if !extract::is_archive(open()?).map_err(|e| failed(ExtractError::Archive(e)))? {
         return Ok(false);
     }
-    let dir = target.root.make_dirs(&clean(Path::new(target.destination)), target.owner)?;
+    let dir = target
+        .root
+        .make_dirs(&clean(Path::new(target.destination)), target.owner)?;
     let stream = extract::decompress(open()?).map_err(|e| failed(ExtractError::Archive(e)))?;
-    let options = extract::Options { layer: false, owner: target.owner, lowers: &[] };
+    let options = extract::Options {
+        layer: false,
+        owner: target.owner,
+        lowers: &[],
+    };
     extract::extract(stream, &dir, &options).map_err(failed)?;
     Ok(true)
 }
@@ -236,7 +260,10 @@ impl Copier<'_> {
         if parent.as_os_str().is_empty() {
             return Ok(base.plain_dir(Path::new(""))?);
         }
-        let below = base.path().strip_prefix(self.target.root.path()).unwrap_or(Path::new(""));
+        let below = base
+            .path()
+            .strip_prefix(self.target.root.path())
+            .unwrap_or(Path::new(""));
         Ok(self.target.root.find_dir(&below.join(parent))?)
     }
 
@@ -245,7 +272,10 @@ impl Copier<'_> {
             Some(stat) if kind(&stat) == FileType::Directory => {}
             Some(stat) if kind(&stat) == FileType::Symlink => return Ok(()),
             Some(_) => {
-                return Err(CopyError::Conflict { path: dir.path().join(name), what: "a file stands where a directory would go" });
+                return Err(CopyError::Conflict {
+                    path: dir.path().join(name),
+                    what: "a file stands where a directory would go",
+                });
             }
             None => dir.create_dir(name, 0o700)?,
         }
@@ -281,10 +311,22 @@ impl Copier<'_> {
     }
 
     fn attributes(&self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<()> {
-        dir.set_owner(name, self.target.owner.unwrap_or(Owner { uid: entry.uid, gid: entry.gid }))?;
+        dir.set_owner(
+            name,
+            self.target.owner.unwrap_or(Owner {
+                uid: entry.uid,
+                gid: entry.gid,
+            }),
+        )?;
         if entry.file_type != FileType::Symlink {
             let is_dir = entry.file_type == FileType::Directory;
-            dir.set_mode(name, self.target.mode.as_ref().map_or(entry.mode, |m| m.apply(entry.mode, is_dir)))?;
+            dir.set_mode(
+                name,
+                self.target
+                    .mode
+                    .as_ref()
+                    .map_or(entry.mode, |m| m.apply(entry.mode, is_dir)),
+            )?;
             for (key, value) in self.tree.xattrs(self.selected, entry)? {
                 dir.set_xattr(name, &key, &value)?;
             }
@@ -294,9 +336,20 @@ impl Copier<'_> {
 
     /// Sets the times of nested directories last, since every file made in them changed them.
     fn directory_times(&self, base: &Dir) -> Result<()> {
-        for entry in self.selected.entries.iter().skip(1).rev().filter(|e| e.file_type == FileType::Directory) {
+        for entry in self
+            .selected
+            .entries
+            .iter()
+            .skip(1)
+            .rev()
+            .filter(|e| e.file_type == FileType::Directory)
+        {
             let dir = self.inside(base, entry.relative.parent().unwrap_or(Path::new("")))?;
-            dir.set_mtime(entry.relative.file_name().unwrap_or_default(), entry.mtime, entry.mtime_nanoseconds)?;
+            dir.set_mtime(
+                entry.relative.file_name().unwrap_or_default(),
+                entry.mtime,
+                entry.mtime_nanoseconds,
+            )?;
         }
         Ok(())
     }

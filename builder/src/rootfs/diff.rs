@@ -42,7 +42,13 @@ pub struct Options<'a> {
 /// # Errors
 /// When reading or writing fails.
 pub fn write<W: Write>(root: &Dir, tar: &mut TarWriter<W>, options: &Options<'_>) -> Result<usize, DiffError> {
-    let mut writer = Writer { root, tar, options, names: HashMap::new(), count: 0 };
+    let mut writer = Writer {
+        root,
+        tar,
+        options,
+        names: HashMap::new(),
+        count: 0,
+    };
     writer.directory(Path::new(""))?;
     Ok(writer.count)
 }
@@ -61,7 +67,9 @@ impl<W: Write> Writer<'_, W> {
         let dir = self.root.plain_dir(path)?;
         if self.options.whiteouts
             && !path.as_os_str().is_empty()
-            && dir.xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR))?.is_some_and(|v| v == b"y")
+            && dir
+                .xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR))?
+                .is_some_and(|v| v == b"y")
             && self.options.lowers.iter().any(|lower| lower.plain_dir(path).is_ok())
         {
             self.marker(&path.join(".wh..wh..opq"))?;
@@ -111,11 +119,18 @@ impl<W: Write> Writer<'_, W> {
 
     fn entry(&mut self, dir: &Dir, name: &OsStr, path: &Path, stat: &Stat) -> Result<(), DiffError> {
         let file_type = kind(stat);
-        let mtime = self.options.epoch.map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
+        let mtime = self
+            .options
+            .epoch
+            .map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
         if mtime != stat.st_mtime {
             dir.set_mtime(name, mtime, 0)?;
         }
-        let target = if file_type == FileType::Symlink { Some(dir.read_link(name)?) } else { None };
+        let target = if file_type == FileType::Symlink {
+            Some(dir.read_link(name)?)
+        } else {
+            None
+        };
         let first = if stat.st_nlink > 1 && file_type != FileType::Directory {
             let id = (stat.st_dev, stat.st_ino);
             let first = self.names.get(&id).cloned();

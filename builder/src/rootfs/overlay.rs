@@ -57,7 +57,10 @@ impl ChainId {
     /// The id of `diff_id` upon `parent`.
     #[must_use]
     pub fn of(parent: Option<&Self>, diff_id: &Digest) -> Self {
-        Self(parent.map_or_else(|| diff_id.clone(), |parent| Digest::of(format!("{} {diff_id}", parent.0).as_bytes())))
+        Self(parent.map_or_else(
+            || diff_id.clone(),
+            |parent| Digest::of(format!("{} {diff_id}", parent.0).as_bytes()),
+        ))
     }
 
     /// The ids of a whole stack, lowest first.
@@ -101,7 +104,10 @@ impl Layers {
         for path in [dir, scratch] {
             std::fs::create_dir_all(path).map_err(|e| FileError::new("create directory", path, e))?;
         }
-        Ok(Self { dir: dir.to_owned(), scratch: scratch.to_owned() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            scratch: scratch.to_owned(),
+        })
     }
 
     fn path(&self, id: &ChainId) -> PathBuf {
@@ -136,7 +142,9 @@ impl Layers {
     /// # Errors
     /// When the blob is damaged, hostile, or not what its diff_id says; nothing is kept then.
     pub fn unpack(&self, store: &Store, chain: &[ChainId], layer: &Layer) -> Result<()> {
-        let Some((id, below)) = chain.split_last() else { return Ok(()) };
+        let Some((id, below)) = chain.split_last() else {
+            return Ok(());
+        };
         if self.has(id) {
             return Ok(());
         }
@@ -151,18 +159,35 @@ impl Layers {
 
     fn unpack_into(&self, store: &Store, path: &Path, below: &[ChainId], layer: &Layer) -> Result<()> {
         let digest = &layer.descriptor.digest;
-        let damaged = |e| OverlayError::Extract { digest: digest.clone(), source: ExtractError::Archive(e) };
+        let damaged = |e| OverlayError::Extract {
+            digest: digest.clone(),
+            source: ExtractError::Archive(e),
+        };
         let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
-        let mut tee = Tee { input: blob, digest: DigestWriter::new(io::sink()) };
+        let mut tee = Tee {
+            input: blob,
+            digest: DigestWriter::new(io::sink()),
+        };
         let lowers = self.lowers(below)?;
-        let options = extract::Options { layer: true, owner: None, lowers: &lowers };
+        let options = extract::Options {
+            layer: true,
+            owner: None,
+            lowers: &lowers,
+        };
         let root = Dir::open(path)?;
-        let failed = |source| OverlayError::Extract { digest: digest.clone(), source };
+        let failed = |source| OverlayError::Extract {
+            digest: digest.clone(),
+            source,
+        };
         extract::extract(&mut tee, &root, &options).map_err(failed)?;
         io::copy(&mut tee, &mut io::sink()).map_err(damaged)?;
         let (_, found, _) = tee.digest.finish();
         if found != layer.diff_id {
-            return Err(OverlayError::DiffId { digest: digest.clone(), found, expected: layer.diff_id.clone() });
+            return Err(OverlayError::DiffId {
+                digest: digest.clone(),
+                found,
+                expected: layer.diff_id.clone(),
+            });
         }
         Ok(())
     }
@@ -173,7 +198,9 @@ impl Layers {
     /// When the directory cannot be moved.
     pub fn adopt(&self, mut rootfs: Rootfs, id: &ChainId) -> Result<()> {
         rootfs.unmount();
-        let Some(upper) = rootfs.upper.take() else { return Ok(()) };
+        let Some(upper) = rootfs.upper.take() else {
+            return Ok(());
+        };
         self.keep(&upper, id)
     }
 
@@ -202,14 +229,23 @@ impl Layers {
     /// # Errors
     /// When a layer is missing or the mount fails.
     pub fn mount(&self, chain: &[ChainId], below: Option<&Path>) -> Result<Rootfs> {
-        let (path, upper, work) = (self.scratch_dir("root")?, self.scratch_dir("upper")?, self.scratch_dir("work")?);
+        let (path, upper, work) = (
+            self.scratch_dir("root")?,
+            self.scratch_dir("upper")?,
+            self.scratch_dir("work")?,
+        );
         let mut lowers: Vec<PathBuf> = chain.iter().rev().map(|id| PathBuf::from(id.directory())).collect();
         lowers.extend(below.map(Path::to_owned));
         if lowers.is_empty() {
             lowers.push(self.scratch_dir("empty")?);
         }
         sandbox::mount_overlay(&self.dir, &lowers, Some((&upper, &work)), &path)?;
-        Ok(Rootfs { path, upper: Some(upper), work: Some(work), mounted: true })
+        Ok(Rootfs {
+            path,
+            upper: Some(upper),
+            work: Some(work),
+            mounted: true,
+        })
     }
 
     /// Mounts `chain` for reading only.
@@ -224,10 +260,20 @@ impl Layers {
                 let path = self.scratch_dir("root")?;
                 let lowers: Vec<PathBuf> = several.iter().rev().map(|id| PathBuf::from(id.directory())).collect();
                 sandbox::mount_overlay(&self.dir, &lowers, None, &path)?;
-                return Ok(Rootfs { path, upper: None, work: None, mounted: true });
+                return Ok(Rootfs {
+                    path,
+                    upper: None,
+                    work: None,
+                    mounted: true,
+                });
             }
         };
-        Ok(Rootfs { path, upper: None, work: None, mounted: false })
+        Ok(Rootfs {
+            path,
+            upper: None,
+            work: None,
+            mounted: false,
+        })
     }
 }
 
@@ -245,7 +291,12 @@ impl Rootfs {
     pub fn changes(&self) -> Result<Dir> {
         match &self.upper {
             Some(upper) => Ok(Dir::open(upper)?),
-            None => Err(FileError::new("read changes of", &self.path, io::Error::from(io::ErrorKind::ReadOnlyFilesystem)).into()),
+            None => Err(FileError::new(
+                "read changes of",
+                &self.path,
+                io::Error::from(io::ErrorKind::ReadOnlyFilesystem),
+            )
+            .into()),
         }
     }
 
@@ -261,7 +312,9 @@ impl Drop for Rootfs {
     fn drop(&mut self) {
         self.unmount();
         for path in [self.upper.take(), self.work.take()].into_iter().flatten() {
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                continue;
+            };
             if let Ok(parent) = Dir::open(parent) {
                 // What cannot be removed now goes with the scratch directory.
                 drop(parent.remove_all(name));

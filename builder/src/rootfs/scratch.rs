@@ -25,10 +25,15 @@ impl Scratch {
         let name = format!("build-{}", std::process::id());
         let lock_path = parent.join(format!("{name}.lock"));
         let lock = File::create(&lock_path).map_err(|e| FileError::new("create", &lock_path, e))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| FileError::new("lock", &lock_path, e))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| FileError::new("lock", &lock_path, e))?;
         let path = parent.join(&name);
         std::fs::create_dir(&path).map_err(|e| FileError::new("create directory", &path, e))?;
-        Ok(Self { parent: parent.to_owned(), name, _lock: lock })
+        Ok(Self {
+            parent: parent.to_owned(),
+            name,
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -41,7 +46,9 @@ impl Scratch {
 fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
     let dir = Dir::open(parent)?;
     for lock_name in dir.names()? {
-        let Some(name) = lock_name.to_str().and_then(|n| n.strip_suffix(".lock")) else { continue };
+        let Some(name) = lock_name.to_str().and_then(|n| n.strip_suffix(".lock")) else {
+            continue;
+        };
         let Ok(lock) = dir.open_file(&lock_name) else { continue };
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             remove(&dir, name);

@@ -43,7 +43,11 @@ pub fn resolve_owner(root: &Dir, spec: &str) -> Result<Owner, UserError> {
     let passwd = read(root, "etc/passwd")?;
     let uid = match user.parse::<u32>() {
         Ok(uid) => uid,
-        Err(_) => passwd_entry(&passwd, |name, _| name == user).ok_or_else(|| UserError::User(user.to_owned()))?.uid,
+        Err(_) => {
+            passwd_entry(&passwd, |name, _| name == user)
+                .ok_or_else(|| UserError::User(user.to_owned()))?
+                .uid
+        }
     };
     let gid = match group {
         Some(group) => group_id(root, group)?,
@@ -62,7 +66,11 @@ pub fn resolve_user(root: &Dir, spec: &str) -> Result<User, UserError> {
         let passwd = read(root, "etc/passwd")?;
         let home = passwd_entry(&passwd, |_, uid| uid == 0).map_or_else(|| "/root".to_owned(), |e| e.home);
         let groups = member_groups(&read(root, "etc/group")?, "root");
-        return Ok(User { owner: Owner { uid: 0, gid: 0 }, groups, home });
+        return Ok(User {
+            owner: Owner { uid: 0, gid: 0 },
+            groups,
+            home,
+        });
     }
     let (user, group) = split(spec)?;
     let passwd = read(root, "etc/passwd")?;
@@ -77,11 +85,21 @@ pub fn resolve_user(root: &Dir, spec: &str) -> Result<User, UserError> {
         Some(group) => (group_id(root, group)?, Vec::new()),
         None => {
             let name = entry.as_ref().map_or("", |e| e.name.as_str());
-            (entry.as_ref().map_or(0, |e| e.gid), member_groups(&read(root, "etc/group")?, name))
+            (
+                entry.as_ref().map_or(0, |e| e.gid),
+                member_groups(&read(root, "etc/group")?, name),
+            )
         }
     };
-    let home = entry.map(|e| e.home).filter(|h| !h.is_empty()).unwrap_or_else(|| "/".to_owned());
-    Ok(User { owner: Owner { uid, gid }, groups, home })
+    let home = entry
+        .map(|e| e.home)
+        .filter(|h| !h.is_empty())
+        .unwrap_or_else(|| "/".to_owned());
+    Ok(User {
+        owner: Owner { uid, gid },
+        groups,
+        home,
+    })
 }
 
 fn split(spec: &str) -> Result<(&str, Option<&str>), UserError> {
@@ -107,9 +125,19 @@ fn read(root: &Dir, path: &str) -> Result<String, UserError> {
 fn passwd_entry(text: &str, wanted: impl Fn(&str, u32) -> bool) -> Option<Passwd> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
-        let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let (name, _, uid, gid) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?.parse().ok()?,
+            fields.next()?.parse().ok()?,
+        );
         let home = fields.nth(1).unwrap_or("").to_owned();
-        wanted(name, uid).then(|| Passwd { name: name.to_owned(), uid, gid, home })
+        wanted(name, uid).then(|| Passwd {
+            name: name.to_owned(),
+            uid,
+            gid,
+            home,
+        })
     })
 }
 
@@ -120,7 +148,9 @@ fn group_id(root: &Dir, group: &str) -> Result<u32, UserError> {
     let text = read(root, "etc/group")?;
     let found = text.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next()? == group).then(|| fields.nth(1).and_then(|gid| gid.parse().ok())).flatten()
+        (fields.next()? == group)
+            .then(|| fields.nth(1).and_then(|gid| gid.parse().ok()))
+            .flatten()
     });
     found.ok_or_else(|| UserError::Group(group.to_owned()))
 }
@@ -148,20 +178,38 @@ mod tests {
     fn names_numbers_and_groups() {
         let base = std::env::temp_dir().join(format!("roadstead-users-{}", std::process::id()));
         std::fs::create_dir_all(base.join("etc")).unwrap();
-        std::fs::write(base.join("etc/passwd"), "root:x:0:0:r:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\nbad\n").unwrap();
+        std::fs::write(
+            base.join("etc/passwd"),
+            "root:x:0:0:r:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\nbad\n",
+        )
+        .unwrap();
         std::fs::write(base.join("etc/group"), "root:x:0:\naudio:x:29:x,node\nnode:x:1001:\n").unwrap();
         let root = Dir::open(&base).unwrap();
-        let owner = |spec| resolve_owner(&root, spec).map(|o| (o.uid, o.gid)).map_err(|e| e.to_string());
+        let owner = |spec| {
+            resolve_owner(&root, spec)
+                .map(|o| (o.uid, o.gid))
+                .map_err(|e| e.to_string())
+        };
         assert_eq!(owner("node"), Ok((1000, 1001)));
         assert_eq!(owner("node:audio"), Ok((1000, 29)));
         assert_eq!(owner("55"), Ok((55, 55)));
         assert_eq!(owner("55:0"), Ok((55, 0)));
         assert!(owner("nobody").is_err() && owner("node:x").is_err() && owner(":").is_err());
         let user = resolve_user(&root, "node").unwrap();
-        assert_eq!((user.owner.gid, user.groups.as_slice(), user.home.as_str()), (1001, &[29][..], "/home/node"));
+        assert_eq!(
+            (user.owner.gid, user.groups.as_slice(), user.home.as_str()),
+            (1001, &[29][..], "/home/node")
+        );
         assert_eq!(resolve_user(&root, "node:root").unwrap().groups, Vec::<u32>::new());
         assert_eq!(resolve_user(&root, "1000").unwrap().home, "/home/node");
-        assert_eq!(resolve_user(&root, "7").unwrap(), User { owner: Owner { uid: 7, gid: 0 }, groups: vec![], home: "/".into() });
+        assert_eq!(
+            resolve_user(&root, "7").unwrap(),
+            User {
+                owner: Owner { uid: 7, gid: 0 },
+                groups: vec![],
+                home: "/".into()
+            }
+        );
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -38,7 +38,11 @@ pub fn child_main() -> Option<ExitCode> {
         Err(error) => {
             let message = chain(&error);
             // The mapping process answers on standard output, the others have the RUN's standard error.
-            let written = if role == "map" { std::io::stdout().write_all(message.as_bytes()) } else { writeln!(std::io::stderr(), "{message}") };
+            let written = if role == "map" {
+                std::io::stdout().write_all(message.as_bytes())
+            } else {
+                writeln!(std::io::stderr(), "{message}")
+            };
             drop(written);
             ExitCode::from(u8::try_from(SETUP_FAILED).unwrap_or(1))
         }
@@ -61,7 +65,8 @@ fn system<E: Into<std::io::Error>>(operation: &str) -> impl FnOnce(E) -> Sandbox
 
 /// Dies with the parent, and at once if it has died already.
 fn die_with_parent(parent: Option<rustix::process::Pid>) -> Result<(), SandboxError> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(system("set the parent death signal"))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(system("set the parent death signal"))?;
     if parent.is_some() && rustix::process::getppid() != parent {
         return Err(SandboxError::Setup("the builder is gone".into()));
     }
@@ -71,7 +76,9 @@ fn die_with_parent(parent: Option<rustix::process::Pid>) -> Result<(), SandboxEr
 fn outer() -> Result<i32, SandboxError> {
     die_with_parent(None)?;
     let mut plan = Vec::new();
-    std::io::stdin().read_to_end(&mut plan).map_err(system("read the plan"))?;
+    std::io::stdin()
+        .read_to_end(&mut plan)
+        .map_err(system("read the plan"))?;
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     // SAFETY: this process has one thread and shares neither memory nor files with another.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(system("unshare namespaces"))?;
@@ -93,8 +100,11 @@ enum Never {}
 fn inner() -> Result<Never, SandboxError> {
     die_with_parent(None)?;
     let mut text = Vec::new();
-    std::io::stdin().read_to_end(&mut text).map_err(system("read the plan"))?;
-    let plan: Plan = serde_json::from_slice(&text).map_err(|e| SandboxError::Setup(format!("the plan is malformed: {e}")))?;
+    std::io::stdin()
+        .read_to_end(&mut text)
+        .map_err(system("read the plan"))?;
+    let plan: Plan =
+        serde_json::from_slice(&text).map_err(|e| SandboxError::Setup(format!("the plan is malformed: {e}")))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     mount_root(&plan)?;
     change_root(&plan.rootfs)?;
@@ -108,9 +118,18 @@ fn inner() -> Result<Never, SandboxError> {
     }
     limit_bounding_set()?;
     become_user(&plan)?;
-    rustix::process::chdir(&plan.cwd).map_err(|e| SandboxError::system(format!("enter `{}`", plan.cwd.display()), e))?;
-    let (first, rest) = plan.argv.split_first().ok_or_else(|| SandboxError::Setup("the plan has no command".into()))?;
-    let error = Command::new(program).arg0(first).args(rest).env_clear().envs(plan.env.iter().map(|(k, v)| (k, v))).exec();
+    rustix::process::chdir(&plan.cwd)
+        .map_err(|e| SandboxError::system(format!("enter `{}`", plan.cwd.display()), e))?;
+    let (first, rest) = plan
+        .argv
+        .split_first()
+        .ok_or_else(|| SandboxError::Setup("the plan has no command".into()))?;
+    let error = Command::new(program)
+        .arg0(first)
+        .args(rest)
+        .env_clear()
+        .envs(plan.env.iter().map(|(k, v)| (k, v)))
+        .exec();
     Err(SandboxError::system(format!("run `{first}`"), error))
 }
 
@@ -127,7 +146,13 @@ fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
     for path in ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"] {
         read_only(&root.join(path))?;
     }
-    for path in ["proc/kcore", "proc/keys", "proc/timer_list", "proc/sched_debug", "proc/latency_stats"] {
+    for path in [
+        "proc/kcore",
+        "proc/keys",
+        "proc/timer_list",
+        "proc/sched_debug",
+        "proc/latency_stats",
+    ] {
         let target = root.join(path);
         if target.exists() {
             rustix::mount::mount_bind("/dev/null", &target).map_err(system("mask a file of /proc"))?;
@@ -148,7 +173,8 @@ fn resolve_in(root: &Path, path: &Path) -> Result<PathBuf, SandboxError> {
     use rustix::fs::ResolveFlags;
     use std::os::fd::{AsRawFd as _, IntoRawFd as _};
     let failed = |e| SandboxError::system(format!("find `{}` in the image", path.display()), e);
-    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let dir =
+        rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how).map_err(failed)?;
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -165,7 +191,8 @@ fn mount_sys(target: &Path, quiet: MountFlags) -> Result<(), SandboxError> {
     }
     let firmware = target.join("firmware");
     if firmware.exists() {
-        rustix::mount::mount("tmpfs", &firmware, "tmpfs", quiet | MountFlags::RDONLY, None).map_err(system("mask /sys/firmware"))?;
+        rustix::mount::mount("tmpfs", &firmware, "tmpfs", quiet | MountFlags::RDONLY, None)
+            .map_err(system("mask /sys/firmware"))?;
     }
     Ok(())
 }
@@ -252,7 +279,8 @@ fn change_root(root: &Path) -> Result<(), SandboxError> {
 }
 
 fn quiet_stdin() -> Result<(), SandboxError> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(system("open /dev/null"))?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(system("open /dev/null"))?;
     rustix::stdio::dup2_stdin(&null).map_err(system("replace standard input"))
 }
 
@@ -262,11 +290,20 @@ fn find_program(plan: &Plan) -> Result<PathBuf, SandboxError> {
     if name.contains('/') {
         return Ok(plan.cwd.join(name));
     }
-    let path = plan.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str()).unwrap_or_default();
-    let found = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name)).find(|file| {
-        let executable = rustix::fs::access(file.as_os_str().as_bytes(), rustix::fs::Access::EXEC_OK).is_ok();
-        executable && file.is_file()
-    });
+    let path = plan
+        .env
+        .iter()
+        .find(|(key, _)| key == "PATH")
+        .map(|(_, value)| value.as_str())
+        .unwrap_or_default();
+    let found = path
+        .split(':')
+        .filter(|dir| !dir.is_empty())
+        .map(|dir| Path::new(dir).join(name))
+        .find(|file| {
+            let executable = rustix::fs::access(file.as_os_str().as_bytes(), rustix::fs::Access::EXEC_OK).is_ok();
+            executable && file.is_file()
+        });
     found.ok_or_else(|| SandboxError::Setup(format!("`{name}` is not in the image: not found in PATH ({path})")))
 }
 
@@ -291,17 +328,33 @@ fn become_user(plan: &Plan) -> Result<(), SandboxError> {
     if !denied {
         rustix::thread::set_thread_groups(&groups).map_err(system("set supplementary groups"))?;
     } else if plan.groups.iter().any(|gid| *gid != 0) {
-        return Err(SandboxError::Setup("supplementary groups need more than one mapped id: install uidmap and add ranges to /etc/subuid".into()));
+        return Err(SandboxError::Setup(
+            "supplementary groups need more than one mapped id: install uidmap and add ranges to /etc/subuid".into(),
+        ));
     }
     let unmapped = |e: rustix::io::Errno| {
-        SandboxError::system(format!("become user {}:{} (is it mapped in this user namespace?)", plan.uid, plan.gid), e)
+        SandboxError::system(
+            format!(
+                "become user {}:{} (is it mapped in this user namespace?)",
+                plan.uid, plan.gid
+            ),
+            e,
+        )
     };
     let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(unmapped)?;
     rustix::thread::clear_ambient_capability_set().map_err(system("clear ambient capabilities"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(unmapped)?;
     // Leaving uid 0 has cleared them; root keeps a container's.
-    let allowed = if plan.uid == 0 { allowed_capabilities() } else { CapabilitySet::empty() };
-    let sets = CapabilitySets { effective: allowed, permitted: allowed, inheritable: CapabilitySet::empty() };
+    let allowed = if plan.uid == 0 {
+        allowed_capabilities()
+    } else {
+        CapabilitySet::empty()
+    };
+    let sets = CapabilitySets {
+        effective: allowed,
+        permitted: allowed,
+        inheritable: CapabilitySet::empty(),
+    };
     rustix::thread::set_capabilities(None, sets).map_err(system("set capabilities"))
 }

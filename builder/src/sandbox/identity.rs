@@ -25,10 +25,13 @@ pub enum Identity {
 /// When neither way is open here; the message says which limit is in the way.
 pub fn enter() -> Result<Identity, SandboxError> {
     let capabilities = rustix::thread::capabilities(None).map_err(|e| SandboxError::system("read capabilities", e))?;
-    let admin = capabilities.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN);
+    let admin = capabilities
+        .effective
+        .contains(rustix::thread::CapabilitySet::SYS_ADMIN);
     let identity = if rustix::process::geteuid().is_root() && admin {
         // SAFETY: the process is single-threaded here (contract of this function); only its mount namespace changes.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|e| SandboxError::system("unshare the mount namespace", e))?;
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+            .map_err(|e| SandboxError::system("unshare the mount namespace", e))?;
         Identity::Root
     } else {
         enter_user_namespace()?
@@ -59,14 +62,20 @@ fn enter_user_namespace() -> Result<Identity, SandboxError> {
         }
     };
     let failed = |e| SandboxError::system("become root of the user namespace", e);
-    rustix::thread::set_thread_res_gid(rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT).map_err(failed)?;
-    rustix::thread::set_thread_res_uid(rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT).map_err(failed)?;
+    rustix::thread::set_thread_res_gid(rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT)
+        .map_err(failed)?;
+    rustix::thread::set_thread_res_uid(rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT)
+        .map_err(failed)?;
     Ok(identity)
 }
 
 fn refused(e: rustix::io::Errno) -> SandboxError {
     let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
-    let why = if limit.trim() == "0" { "user.max_user_namespaces is 0" } else { "the kernel or a security module refuses user namespaces" };
+    let why = if limit.trim() == "0" {
+        "user.max_user_namespaces is 0"
+    } else {
+        "the kernel or a security module refuses user namespaces"
+    };
     SandboxError::Unavailable(format!("{why} ({e}), and this is not root with CAP_SYS_ADMIN"))
 }
 
@@ -74,12 +83,17 @@ fn refused(e: rustix::io::Errno) -> SandboxError {
 fn subordinate(uid: u32) -> Option<[(u32, u32); 2]> {
     let on_path = |name: &str| {
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(name))
+            .find(|file| file.is_file())
     };
     on_path("newuidmap")?;
     on_path("newgidmap")?;
     let user = user_name(uid);
-    Some([range("/etc/subuid", uid, user.as_deref())?, range("/etc/subgid", uid, user.as_deref())?])
+    Some([
+        range("/etc/subuid", uid, user.as_deref())?,
+        range("/etc/subgid", uid, user.as_deref())?,
+    ])
 }
 
 fn user_name(uid: u32) -> Option<String> {
@@ -127,7 +141,14 @@ fn finish_mapper(helper: &mut std::process::Child) -> Result<(), SandboxError> {
         stdout.read_to_string(&mut answer).map_err(failed)?;
     }
     let status = helper.wait().map_err(failed)?;
-    if status.success() { Ok(()) } else { Err(SandboxError::Unavailable(format!("newuidmap or newgidmap failed: {}", answer.trim()))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(SandboxError::Unavailable(format!(
+            "newuidmap or newgidmap failed: {}",
+            answer.trim()
+        )))
+    }
 }
 
 /// The mapping process: waits until its parent has unshared, then runs newuidmap and newgidmap on it.
@@ -138,21 +159,30 @@ pub(super) fn map_main(arguments: &[String]) -> Result<(), SandboxError> {
     let mut byte = [0];
     let failed = |e| SandboxError::system("wait for the new user namespace", e);
     std::io::stdin().read_exact(&mut byte).map_err(failed)?;
-    for (program, own, start, count) in [("newuidmap", uid, user_start, user_count), ("newgidmap", gid, group_start, group_count)] {
+    for (program, own, start, count) in [
+        ("newuidmap", uid, user_start, user_count),
+        ("newgidmap", gid, group_start, group_count),
+    ] {
         let output = Command::new(program)
             .args([pid.as_str(), "0", own, "1", "1", start, count])
             .stdin(Stdio::null())
             .output()
             .map_err(|e| SandboxError::system(format!("run {program}"), e))?;
         if !output.status.success() {
-            return Err(SandboxError::Setup(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+            return Err(SandboxError::Setup(
+                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ));
         }
     }
     Ok(())
 }
 
 fn write_own_maps(uid: u32, gid: u32) -> Result<(), SandboxError> {
-    for (file, text) in [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))] {
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ] {
         let path = format!("/proc/self/{file}");
         std::fs::write(&path, text).map_err(|e| SandboxError::system(format!("write {path}"), e))?;
     }

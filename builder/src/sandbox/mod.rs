@@ -4,7 +4,10 @@
 //! mounts outlives it, however it ends. A RUN's process is this binary again under another name ([`child_main`]): single-threaded,
 //! given its [`plan::Plan`] on standard input.
 
-#![expect(unsafe_code, reason = "unshare and the seccomp call have no safe form; each use says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "unshare and the seccomp call have no safe form; each use says why it is sound"
+)]
 
 mod child;
 mod identity;
@@ -49,7 +52,10 @@ pub enum SandboxError {
 
 impl SandboxError {
     fn system(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::System { operation: operation.into(), source: source.into() }
+        Self::System {
+            operation: operation.into(),
+            source: source.into(),
+        }
     }
 }
 
@@ -101,7 +107,10 @@ impl Running {
     /// # Errors
     /// When waiting fails, or the sandbox could not be set up (the reason is then on its standard error).
     pub fn wait(mut self) -> Result<i32, SandboxError> {
-        let status = self.child.wait().map_err(|e| SandboxError::system("wait for the sandbox process", e))?;
+        let status = self
+            .child
+            .wait()
+            .map_err(|e| SandboxError::system("wait for the sandbox process", e))?;
         Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
     }
 }

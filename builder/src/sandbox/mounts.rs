@@ -17,7 +17,12 @@ const MAX_OPTIONS: usize = 4095;
 ///
 /// # Errors
 /// When the options exceed a page or the kernel refuses the mount.
-pub fn mount_overlay(base: &Path, lowers: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> Result<(), SandboxError> {
+pub fn mount_overlay(
+    base: &Path,
+    lowers: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    target: &Path,
+) -> Result<(), SandboxError> {
     let mut options = b"userxattr,lowerdir=".to_vec();
     for (at, lower) in lowers.iter().enumerate() {
         if at > 0 {
@@ -34,12 +39,17 @@ pub fn mount_overlay(base: &Path, lowers: &[PathBuf], upper: Option<(&Path, &Pat
         options.extend_from_slice(b",volatile");
     }
     if options.len() > MAX_OPTIONS {
-        return Err(SandboxError::Unavailable(format!("{} layers are more than one overlay mount can name", lowers.len())));
+        return Err(SandboxError::Unavailable(format!(
+            "{} layers are more than one overlay mount can name",
+            lowers.len()
+        )));
     }
     // Relative lowers need a working directory, which belongs to the thread only after unshare(CLONE_FS).
     std::thread::scope(|scope| {
         let mounting = scope.spawn(|| mount_in_own_directory(base, &options, target));
-        mounting.join().unwrap_or_else(|_| Err(SandboxError::Setup("the mounting thread ended early".into())))
+        mounting
+            .join()
+            .unwrap_or_else(|_| Err(SandboxError::Setup("the mounting thread ended early".into())))
     })
 }
 
@@ -50,7 +60,13 @@ fn mount_in_own_directory(base: &Path, options: &[u8], target: &Path) -> Result<
     rustix::process::chdir(base).map_err(failed)?;
     let mount = |options: &[u8]| {
         let options = CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
-        rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+        rustix::mount::mount(
+            "overlay",
+            target,
+            "overlay",
+            MountFlags::empty(),
+            Some(options.as_c_str()),
+        )
     };
     match mount(options) {
         Err(rustix::io::Errno::INVAL) if options.ends_with(b",volatile") => {

@@ -62,10 +62,13 @@ pub(super) fn programs() -> Result<Vec<BpfProgram>, SandboxError> {
     let failed = |e: seccompiler::BackendError| SandboxError::Setup(format!("the seccomp filter is malformed: {e}"));
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
-    let namespaces = (0..64).map(|bit| 1u64 << bit).filter(|bit| NAMESPACE_FLAGS & bit != 0).map(|bit| {
-        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), bit)?;
-        SeccompRule::new(vec![condition])
-    });
+    let namespaces = (0..64)
+        .map(|bit| 1u64 << bit)
+        .filter(|bit| NAMESPACE_FLAGS & bit != 0)
+        .map(|bit| {
+            let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), bit)?;
+            SeccompRule::new(vec![condition])
+        });
     denied.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>().map_err(failed)?);
     // Flags of clone3 lie in memory, out of a filter's sight: libc falls back to clone on ENOSYS.
     let hidden = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
@@ -81,12 +84,30 @@ pub(super) fn programs() -> Result<Vec<BpfProgram>, SandboxError> {
 
 /// Installs a filter on this single-threaded process without `no_new_privs`, so that sudo and su keep working in RUN. Needs CAP_SYS_ADMIN.
 pub(super) fn install(program: &BpfProgram) -> Result<(), SandboxError> {
-    let length = u16::try_from(program.len()).map_err(|_| SandboxError::Setup("the seccomp filter is too long".into()))?;
+    let length =
+        u16::try_from(program.len()).map_err(|_| SandboxError::Setup("the seccomp filter is too long".into()))?;
     // seccompiler's instructions have the kernel's layout; `sock_fprog` wants a mutable pointer but is only read.
-    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let filter = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
     // SAFETY: `filter` points to `length` instructions that live through the call; the kernel copies them.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&filter)) };
-    if result == 0 { Ok(()) } else { Err(SandboxError::system("install the seccomp filter", std::io::Error::last_os_error())) }
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            std::ptr::from_ref(&filter),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(SandboxError::system(
+            "install the seccomp filter",
+            std::io::Error::last_os_error(),
+        ))
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use crate::image::config::ImageState;
 use crate::layer::write::Layer;
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{
-    Descriptor, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store, media_type,
+    Descriptor, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
+    media_type,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,14 +34,28 @@ pub(super) struct Bases {
 
 impl Bases {
     /// Finds the image in the local store, or asks its registry.
-    pub(super) async fn resolve(&self, tools: &Tools, reference: &Reference, platform: &Platform, pull: bool) -> Result<Base> {
+    pub(super) async fn resolve(
+        &self,
+        tools: &Tools,
+        reference: &Reference,
+        platform: &Platform,
+        pull: bool,
+    ) -> Result<Base> {
         let key = format!("{} {platform}", reference.canonical());
-        let slot = Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        let slot = Arc::clone(
+            self.slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(key)
+                .or_default(),
+        );
         let mut slot = slot.lock().await;
         if let Some(base) = slot.as_ref() {
             return Ok(base.clone());
         }
-        let vertex = tools.progress.start(format!("[internal] load metadata for {}", reference.canonical()));
+        let vertex = tools
+            .progress
+            .start(format!("[internal] load metadata for {}", reference.canonical()));
         let result = resolve(tools, reference, platform, pull).await;
         match &result {
             Ok(_) => vertex.done(),
@@ -57,7 +72,13 @@ impl Bases {
         let missing = chain.iter().position(|id| !tools.layers.has(id));
         let Some(first) = missing else { return Ok(chain) };
         let name = format!("{:?}", chain.last());
-        let lock = Arc::clone(self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default());
+        let lock = Arc::clone(
+            self.unpacking
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(name)
+                .or_default(),
+        );
         let _held = lock.lock().await;
         fetch(tools, &layers[first..]).await?;
         for at in first..layers.len() {
@@ -74,7 +95,9 @@ impl Bases {
                 }
                 result
             });
-            unpacking.await.map_err(|e| BuildError::Other(format!("unpacking a layer ended early: {e}")))??;
+            unpacking
+                .await
+                .map_err(|e| BuildError::Other(format!("unpacking a layer ended early: {e}")))??;
         }
         Ok(chain)
     }
@@ -90,8 +113,12 @@ async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
         let sources = tools.store.sources(&layer.descriptor.digest);
         let (tools, descriptor) = (Arc::clone(tools), layer.descriptor.clone());
         fetching.spawn(async move {
-            let mut last = RegistryError::BlobMissing { digest: descriptor.digest.clone() };
-            let vertex = tools.progress.start(format!("pulling {} ({} bytes)", descriptor.digest, descriptor.size));
+            let mut last = RegistryError::BlobMissing {
+                digest: descriptor.digest.clone(),
+            };
+            let vertex = tools
+                .progress
+                .start(format!("pulling {} ({} bytes)", descriptor.digest, descriptor.size));
             for source in sources {
                 // Boxed: the client's futures nest deeper than the compiler wants to lay out in one piece.
                 match Box::pin(tools.client.fetch_blob(&source, &descriptor, &tools.store, &NoProgress)).await {
@@ -119,14 +146,20 @@ async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull
     let resolved = Box::pin(tools.client.resolve(reference, platform)).await?;
     // The repository is where the layers can be fetched or mounted from later.
     for layer in &resolved.manifest.layers {
-        tools.store.add_source(&layer.digest, &resolved.reference.without_tag())?;
+        tools
+            .store
+            .add_source(&layer.digest, &resolved.reference.without_tag())?;
     }
     base(&resolved.manifest, &resolved.config, reference)
 }
 
 fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
-    let Some(descriptor) = store.resolve(reference)? else { return Ok(None) };
-    let Some(descriptor) = pick_platform(store, descriptor, platform)? else { return Ok(None) };
+    let Some(descriptor) = store.resolve(reference)? else {
+        return Ok(None);
+    };
+    let Some(descriptor) = pick_platform(store, descriptor, platform)? else {
+        return Ok(None);
+    };
     let manifest = Manifest::parse(&store.read_blob(&descriptor.digest, MAX_DOCUMENT)?)?;
     let config = ImageConfig::parse(&store.read_blob(&manifest.config.digest, MAX_DOCUMENT)?)?;
     if !platform.matches(&config.platform()) {
@@ -140,18 +173,41 @@ fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> 
         return Ok(Some(descriptor));
     }
     let index = Index::parse(&store.read_blob(&descriptor.digest, MAX_DOCUMENT)?)?;
-    Ok(index.manifests.into_iter().find(|m| m.platform.as_ref().is_some_and(|p| platform.matches(p)) && store.has(&m.digest)))
+    Ok(index
+        .manifests
+        .into_iter()
+        .find(|m| m.platform.as_ref().is_some_and(|p| platform.matches(p)) && store.has(&m.digest)))
 }
 
 fn base(manifest: &Manifest, config: &ImageConfig, reference: &Reference) -> Result<Base> {
     let diff_ids = config.diff_ids()?;
     if diff_ids.len() != manifest.layers.len() {
         let (layers, ids) = (manifest.layers.len(), diff_ids.len());
-        return Err(BuildError::Other(format!("image {reference} is malformed: {layers} layers in its manifest, {ids} in its config")));
+        return Err(BuildError::Other(format!(
+            "image {reference} is malformed: {layers} layers in its manifest, {ids} in its config"
+        )));
     }
-    if let Some(foreign) = manifest.layers.iter().find(|l| media_type::is_foreign_layer(&l.media_type)) {
-        return Err(BuildError::Other(format!("image {reference} has a foreign layer ({}), which cannot be built on", foreign.digest)));
+    if let Some(foreign) = manifest
+        .layers
+        .iter()
+        .find(|l| media_type::is_foreign_layer(&l.media_type))
+    {
+        return Err(BuildError::Other(format!(
+            "image {reference} has a foreign layer ({}), which cannot be built on",
+            foreign.digest
+        )));
     }
-    let layers = manifest.layers.iter().zip(diff_ids).map(|(d, diff_id)| Layer { diff_id, descriptor: d.clone() }).collect();
-    Ok(Base { layers, state: ImageState::from_base(config) })
+    let layers = manifest
+        .layers
+        .iter()
+        .zip(diff_ids)
+        .map(|(d, diff_id)| Layer {
+            diff_id,
+            descriptor: d.clone(),
+        })
+        .collect();
+    Ok(Base {
+        layers,
+        state: ImageState::from_base(config),
+    })
 }

@@ -26,7 +26,12 @@ pub(super) struct Registered {
 
 impl Default for Cancel {
     fn default() -> Self {
-        Self { inner: Arc::new(Inner { thrown: watch::Sender::new(false), running: Mutex::new(HashSet::new()) }) }
+        Self {
+            inner: Arc::new(Inner {
+                thrown: watch::Sender::new(false),
+                running: Mutex::new(HashSet::new()),
+            }),
+        }
     }
 }
 
@@ -54,16 +59,28 @@ impl Cancel {
 
     /// Has the command `id` killed when the switch is thrown, or at once when it is already.
     pub(super) fn register(&self, id: u32) -> Registered {
-        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.inner
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id);
         if self.is_canceled() {
             sandbox::kill(id);
         }
-        Registered { cancel: self.clone(), id }
+        Registered {
+            cancel: self.clone(),
+            id,
+        }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.cancel.inner.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.cancel
+            .inner
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
     }
 }

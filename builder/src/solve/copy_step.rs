@@ -48,7 +48,10 @@ impl StageRun<'_> {
         if let Some(layers) = &origin {
             // What a stage gave is known by its layers: on a hit nothing needs to be unpacked.
             let mut key = self.copy_key(&plan);
-            key.add("from", format!("{:?}", ChainId::stack(layers.iter().map(|l| &l.diff_id)).last()));
+            key.add(
+                "from",
+                format!("{:?}", ChainId::stack(layers.iter().map(|l| &l.diff_id)).last()),
+            );
             key.add_all("paths", plan.paths.iter());
             let key = key.finish();
             if let Some(record) = self.find(&key) {
@@ -78,7 +81,9 @@ impl StageRun<'_> {
                 CopySource::Path(path) => paths.push(self.expand(path)?),
                 CopySource::Inline(heredoc) => {
                     let body = if heredoc.expand {
-                        self.scope.expand_heredoc(&heredoc.content, &self.state, self.escape()).map_err(word)?
+                        self.scope
+                            .expand_heredoc(&heredoc.content, &self.state, self.escape())
+                            .map_err(word)?
                     } else {
                         heredoc.content.clone()
                     };
@@ -91,19 +96,31 @@ impl StageRun<'_> {
         }
         let destination = self.destination(&self.expand(&transfer.destination)?)?;
         if paths.len() + inline.len() > 1 && !destination.ends_with('/') {
-            return Err(BuildError::Other("with more than one source, the destination must end with a `/`".into()));
+            return Err(BuildError::Other(
+                "with more than one source, the destination must end with a `/`".into(),
+            ));
         }
         let chmod = match &transfer.chmod {
             None => None,
             Some(text) => {
                 let text = self.expand(text)?;
-                let message = format!("invalid `--chmod={text}`: expected an octal mode such as 755 or clauses such as u=rwX,go=rX");
+                let message = format!(
+                    "invalid `--chmod={text}`: expected an octal mode such as 755 or clauses such as u=rwX,go=rX"
+                );
                 let mode = Chmod::parse(&text).ok_or(BuildError::Other(message))?;
                 Some((text, mode))
             }
         };
         let chown = transfer.chown.as_ref().map(|text| self.expand(text)).transpose()?;
-        Ok(Plan { paths, inline, destination, chown, chmod, link: transfer.link, unpack: add })
+        Ok(Plan {
+            paths,
+            inline,
+            destination,
+            chown,
+            chmod,
+            link: transfer.link,
+            unpack: add,
+        })
     }
 
     /// Makes the destination absolute; a trailing slash, which means a directory, stays.
@@ -112,9 +129,14 @@ impl StageRun<'_> {
             return Err(BuildError::Other("the destination is empty after expansion".into()));
         }
         let joined = Path::new("/").join(&self.state.working_dir).join(text);
-        let directory = text.ends_with('/') || matches!(text, "." | "..") || text.ends_with("/.") || text.ends_with("/..");
+        let directory =
+            text.ends_with('/') || matches!(text, "." | "..") || text.ends_with("/.") || text.ends_with("/..");
         let cleaned = crate::beneath::clean(&joined);
-        let slash = if directory && !cleaned.as_os_str().is_empty() { "/" } else { "" };
+        let slash = if directory && !cleaned.as_os_str().is_empty() {
+            "/"
+        } else {
+            ""
+        };
         Ok(format!("/{}{slash}", cleaned.display()))
     }
 
@@ -138,7 +160,11 @@ impl StageRun<'_> {
             Origin::Stage(index) => Ok(wait(self.shared, self.results, index).await?.base.layers),
             Origin::Image { reference, .. } => {
                 let pull = self.shared.request.pull;
-                let Base { layers, .. } = self.shared.bases.resolve(&self.shared.tools, &reference, &self.shared.platform, pull).await?;
+                let Base { layers, .. } = self
+                    .shared
+                    .bases
+                    .resolve(&self.shared.tools, &reference, &self.shared.platform, pull)
+                    .await?;
                 Ok(layers)
             }
         }
@@ -175,8 +201,16 @@ impl StageRun<'_> {
 
     async fn copy_files(&self, plan: Plan, source: Option<Source>, selected: Vec<Selected>) -> Result<Record> {
         // With --link the files go into a layer of their own that knows nothing of those below, save for user names.
-        let needs_base = !plan.link || plan.chown.as_deref().is_some_and(|c| c.split(':').any(|part| part.parse::<u32>().is_err()));
-        let chain = if needs_base { self.shared.bases.unpack(&self.shared.tools, &self.layers).await? } else { self.chain() };
+        let needs_base = !plan.link
+            || plan
+                .chown
+                .as_deref()
+                .is_some_and(|c| c.split(':').any(|part| part.parse::<u32>().is_err()));
+        let chain = if needs_base {
+            self.shared.bases.unpack(&self.shared.tools, &self.layers).await?
+        } else {
+            self.chain()
+        };
         self.blocking(move |shared| {
             let layers = &shared.tools.layers;
             let owner = match &plan.chown {
@@ -187,7 +221,13 @@ impl StageRun<'_> {
             let rootfs = layers.mount(below, None)?;
             let root = Dir::open(rootfs.path())?;
             let mode = plan.chmod.as_ref().map(|(_, mode)| mode.clone());
-            let target = Target { root: &root, destination: &plan.destination, owner, mode, unpack: plan.unpack };
+            let target = Target {
+                root: &root,
+                destination: &plan.destination,
+                owner,
+                mode,
+                unpack: plan.unpack,
+            };
             if let Some(source) = &source {
                 copy::copy(&source.tree, &selected, &target)?;
             }
@@ -203,14 +243,21 @@ impl StageRun<'_> {
 }
 
 fn chown(shared: &Shared, spec: &str, chain: &[ChainId], unpacked: bool) -> Result<Owner> {
-    let rootfs = if unpacked { shared.tools.layers.mount_readonly(chain)? } else { shared.tools.layers.mount_readonly(&[])? };
+    let rootfs = if unpacked {
+        shared.tools.layers.mount_readonly(chain)?
+    } else {
+        shared.tools.layers.mount_readonly(&[])?
+    };
     Ok(resolve_owner(&Dir::open(rootfs.path())?, spec)?)
 }
 
 fn open_source(shared: &Shared, from_chain: Option<&[ChainId]>, plan: &Plan) -> Result<Option<Source>> {
     if let Some(chain) = from_chain {
         let rootfs = shared.tools.layers.mount_readonly(chain)?;
-        return Ok(Some(Source { tree: Tree::rootfs(rootfs.path())?, _rootfs: Some(rootfs) }));
+        return Ok(Some(Source {
+            tree: Tree::rootfs(rootfs.path())?,
+            _rootfs: Some(rootfs),
+        }));
     }
     if plan.paths.is_empty() {
         return Ok(None);

@@ -120,13 +120,26 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
     let globals = Globals::new(&request.dockerfile, &request.build_args, &platform)?;
     let graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals)?;
     for name in unused_args(&request.dockerfile, &request.build_args) {
-        tools.progress.warn(format!("build argument `{name}` was not consumed: no ARG declares it"));
+        tools
+            .progress
+            .warn(format!("build argument `{name}` was not consumed: no ARG declares it"));
     }
     let epoch = globals.epoch()?.unwrap_or(DEFAULT_EPOCH);
-    let created = jiff::Timestamp::from_second(epoch).map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?.to_string();
+    let created = jiff::Timestamp::from_second(epoch)
+        .map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?
+        .to_string();
     let slots = tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
     let (bases, cancel) = (Bases::default(), cancel.clone());
-    let shared = Arc::new(Shared { tools, request, bases, cancel, epoch, created, platform, slots });
+    let shared = Arc::new(Shared {
+        tools,
+        request,
+        bases,
+        cancel,
+        epoch,
+        created,
+        platform,
+        slots,
+    });
     let target = run_stages(&shared, &graph, &globals).await?;
     finish(&shared, target).await
 }
@@ -142,7 +155,9 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
     let results = Arc::new(results);
     let mut running = tokio::task::JoinSet::new();
     for (index, sender) in senders {
-        let Some(origin) = graph.stages.get(&index).cloned() else { continue };
+        let Some(origin) = graph.stages.get(&index).cloned() else {
+            continue;
+        };
         let (shared, results, globals) = (Arc::clone(shared), Arc::clone(&results), globals.clone());
         let is_target = index == graph.target;
         running.spawn(async move {
@@ -156,7 +171,10 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
         let ended = ended.unwrap_or_else(|e| Err(BuildError::Other(format!("a stage ended early: {e}"))));
         let Err(error) = ended else { continue };
         // The first real failure is the cause; the rest only followed.
-        if failure.as_ref().is_none_or(|first| first.is_canceled() && !shared.cancel.is_canceled()) {
+        if failure
+            .as_ref()
+            .is_none_or(|first| first.is_canceled() && !shared.cancel.is_canceled())
+        {
             failure = Some(error);
         }
         shared.cancel.cancel();
@@ -168,12 +186,22 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
     target.ok_or(BuildError::Canceled)
 }
 
-async fn stage(shared: &Arc<Shared>, index: usize, is_target: bool, origin: &Origin, results: &Arc<Results>, globals: &Globals) -> Result<StageResult> {
+async fn stage(
+    shared: &Arc<Shared>,
+    index: usize,
+    is_target: bool,
+    origin: &Origin,
+    results: &Arc<Results>,
+    globals: &Globals,
+) -> Result<StageResult> {
     let file = &shared.request.dockerfile;
     let name = file.stages[index].name.clone().unwrap_or_else(|| index.to_string());
     let mut scope = Scope::new(globals, &name);
     let base = match origin {
-        Origin::Scratch => Base { layers: Vec::new(), state: ImageState::scratch(shared.platform.clone()) },
+        Origin::Scratch => Base {
+            layers: Vec::new(),
+            state: ImageState::scratch(shared.platform.clone()),
+        },
         Origin::Stage(other) => {
             let parent = wait(shared, results, *other).await?;
             scope.inherit(&parent.scope);
@@ -181,27 +209,42 @@ async fn stage(shared: &Arc<Shared>, index: usize, is_target: bool, origin: &Ori
         }
         Origin::Image { reference, platform } => {
             let platform = platform.as_ref().unwrap_or(&shared.platform);
-            let resolving = shared.bases.resolve(&shared.tools, reference, platform, shared.request.pull);
+            let resolving = shared
+                .bases
+                .resolve(&shared.tools, reference, platform, shared.request.pull);
             let resolved = tokio::select! {
                 resolved = resolving => resolved,
                 () = shared.cancel.canceled() => Err(BuildError::Canceled),
             };
             let span = file.stages[index].image_span;
-            resolved.map_err(|e| placed(shared, span, Some(format!("cannot use base image `{}`", reference.familiar())), e))?
+            resolved.map_err(|e| {
+                placed(
+                    shared,
+                    span,
+                    Some(format!("cannot use base image `{}`", reference.familiar())),
+                    e,
+                )
+            })?
         }
     };
     if let Some(trigger) = base.state.on_build.first() {
         let message = format!("cannot honour the base image's `ONBUILD {trigger}` yet");
-        return Err(BuildError::At { place: Box::new(file.error(file.stages[index].image_span, message)) });
+        return Err(BuildError::At {
+            place: Box::new(file.error(file.stages[index].image_span, message)),
+        });
     }
     let mut base = base;
     base.state.cmd_is_own = false;
-    StageRun::new(shared, results, index, is_target, base, scope).run().await
+    StageRun::new(shared, results, index, is_target, base, scope)
+        .run()
+        .await
 }
 
 /// Waits for another stage.
 pub(super) async fn wait(shared: &Shared, results: &Results, index: usize) -> Result<StageResult> {
-    let Some(receiver) = results.get(&index) else { return Err(BuildError::Other(format!("stage {index} was not planned"))) };
+    let Some(receiver) = results.get(&index) else {
+        return Err(BuildError::Other(format!("stage {index} was not planned")));
+    };
     let mut receiver = receiver.clone();
     tokio::select! {
         done = receiver.wait_for(Option::is_some) => done.ok().and_then(|r| r.clone()).ok_or(BuildError::Canceled),
@@ -210,7 +253,12 @@ pub(super) async fn wait(shared: &Shared, results: &Results, index: usize) -> Re
 }
 
 /// Puts an error at a place of the Dockerfile: one message with all causes, then the line and a caret.
-pub(super) fn placed(shared: &Shared, span: crate::dockerfile::Span, what: Option<String>, error: BuildError) -> BuildError {
+pub(super) fn placed(
+    shared: &Shared,
+    span: crate::dockerfile::Span,
+    what: Option<String>,
+    error: BuildError,
+) -> BuildError {
     if error.is_canceled() || matches!(error, BuildError::At { .. }) {
         return error;
     }
@@ -238,7 +286,11 @@ async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
     vertex.log(format!("exporting manifest {}", image.descriptor.digest));
     vertex.log(format!("exporting config {}", image.config_digest));
     vertex.done();
-    Ok(Built { image, layers, epoch: shared.epoch })
+    Ok(Built {
+        image,
+        layers,
+        epoch: shared.epoch,
+    })
 }
 
 /// Brings all layers of a built image here and unpacked, for outputs that need files.

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 pub(super) enum Origin {
     Scratch,
     Stage(usize),
-    Image { reference: Reference, platform: Option<Platform> },
+    Image {
+        reference: Reference,
+        platform: Option<Platform>,
+    },
 }
 
 /// Holds what the target needs.
@@ -27,9 +30,14 @@ impl Graph {
     pub(super) fn new(file: &Dockerfile, target: Option<&str>, globals: &Globals) -> Result<Self> {
         let target = match target {
             None => file.stages.len() - 1,
-            Some(name) => file.stage_index(name, file.stages.len()).ok_or_else(|| BuildError::NoTarget(name.to_owned()))?,
+            Some(name) => file
+                .stage_index(name, file.stages.len())
+                .ok_or_else(|| BuildError::NoTarget(name.to_owned()))?,
         };
-        let mut graph = Self { target, stages: BTreeMap::new() };
+        let mut graph = Self {
+            target,
+            stages: BTreeMap::new(),
+        };
         let mut open = vec![target];
         while let Some(index) = open.pop() {
             if graph.stages.contains_key(&index) {
@@ -54,25 +62,39 @@ impl Graph {
 
 fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Origin> {
     let stage = &file.stages[index];
-    let at = |message: String| BuildError::At { place: Box::new(file.error(stage.image_span, message)) };
-    let image = globals.expand(&stage.image, file.escape).map_err(|e| at(e.to_string()))?;
+    let at = |message: String| BuildError::At {
+        place: Box::new(file.error(stage.image_span, message)),
+    };
+    let image = globals
+        .expand(&stage.image, file.escape)
+        .map_err(|e| at(e.to_string()))?;
     if image.is_empty() {
         return Err(at(format!("base name `{}` should not be blank", stage.image)));
     }
     if image == "scratch" {
         return Ok(Origin::Scratch);
     }
-    if let Some(other) = file.stages.iter().take(index).rposition(|s| s.name.as_deref() == Some(image.to_ascii_lowercase().as_str())) {
+    if let Some(other) = file
+        .stages
+        .iter()
+        .take(index)
+        .rposition(|s| s.name.as_deref() == Some(image.to_ascii_lowercase().as_str()))
+    {
         return Ok(Origin::Stage(other));
     }
     let platform = match &stage.platform {
         None => None,
         Some(text) => {
             let text = globals.expand(text, file.escape).map_err(|e| at(e.to_string()))?;
-            Some(text.parse().map_err(|e: roadstead_registry_client::Error| at(e.to_string()))?)
+            Some(
+                text.parse()
+                    .map_err(|e: roadstead_registry_client::Error| at(e.to_string()))?,
+            )
         }
     };
-    let reference = image.parse().map_err(|e: roadstead_registry_client::Error| at(format!("invalid image name `{image}`: {e}")))?;
+    let reference = image
+        .parse()
+        .map_err(|e: roadstead_registry_client::Error| at(format!("invalid image name `{image}`: {e}")))?;
     Ok(Origin::Image { reference, platform })
 }
 
@@ -84,15 +106,19 @@ pub(super) fn copy_origin(file: &Dockerfile, index: usize, from: &str) -> Result
     if from == "scratch" {
         return Ok(Origin::Scratch);
     }
-    let reference = from.parse().map_err(|e: roadstead_registry_client::Error| BuildError::Other(format!("`--from={from}` names no stage and no image: {e}")))?;
-    Ok(Origin::Image { reference, platform: None })
+    let reference = from.parse().map_err(|e: roadstead_registry_client::Error| {
+        BuildError::Other(format!("`--from={from}` names no stage and no image: {e}"))
+    })?;
+    Ok(Origin::Image {
+        reference,
+        platform: None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dockerfile::parse;
-    use std::collections::BTreeMap;
 
     fn graph(text: &str, target: Option<&str>, args: &[(&str, &str)]) -> Result<Graph> {
         let file = parse("Dockerfile", text).unwrap();
@@ -106,7 +132,13 @@ mod tests {
         let text = "ARG V=1\nFROM a:$V AS one\nFROM b AS two\nFROM one AS three\nFROM scratch\nCOPY --from=three /x /\nCOPY --from=img /y /";
         let g = graph(text, None, &[("V", "2")]).unwrap();
         assert_eq!(g.stages.keys().copied().collect::<Vec<_>>(), [0, 2, 3]);
-        assert_eq!(g.stages[&0], Origin::Image { reference: "a:2".parse().unwrap(), platform: None });
+        assert_eq!(
+            g.stages[&0],
+            Origin::Image {
+                reference: "a:2".parse().unwrap(),
+                platform: None
+            }
+        );
         assert_eq!(g.stages[&2], Origin::Stage(0));
         assert_eq!(graph(text, Some("TWO"), &[]).unwrap().stages.len(), 1);
         assert!(matches!(graph(text, Some("nope"), &[]), Err(BuildError::NoTarget(_))));
@@ -114,7 +146,11 @@ mod tests {
 
     #[test]
     fn bad_bases_show_their_place() {
-        for (text, want) in [("FROM $X", "should not be blank"), ("FROM UPPER/x:y:z", "invalid image name"), ("FROM --platform=x/y/z/w a", "Dockerfile:1")] {
+        for (text, want) in [
+            ("FROM $X", "should not be blank"),
+            ("FROM UPPER/x:y:z", "invalid image name"),
+            ("FROM --platform=x/y/z/w a", "Dockerfile:1"),
+        ] {
             let error = graph(text, None, &[]).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }

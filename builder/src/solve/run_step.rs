@@ -21,7 +21,13 @@ const INSIDE: &str = "run/roadstead";
 
 /// Variables that name a CA bundle to the programs that read one each.
 const CA_VARIABLES: [&str; 8] = [
-    "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
 ];
 
@@ -47,14 +53,21 @@ struct Task {
 
 impl StageRun<'_> {
     /// Does a RUN.
-    pub(super) async fn run_command(&mut self, instruction: &Instruction, command: &Command, heredocs: &[Heredoc]) -> Result<()> {
+    pub(super) async fn run_command(
+        &mut self,
+        instruction: &Instruction,
+        command: &Command,
+        heredocs: &[Heredoc],
+    ) -> Result<()> {
         let task = self.task(command, heredocs);
         let created_by = self.created_by(&task);
         let mut key = self.key("RUN");
         key.add_all("argv", task.argv.iter());
         key.add("script", format!("{:?}", task.script));
         key.add_all("env", task.env.iter().map(|(k, v)| format!("{k}={v}")));
-        key.add("cwd", &task.cwd).add("user", &task.user).add("hostname", HOSTNAME);
+        key.add("cwd", &task.cwd)
+            .add("user", &task.user)
+            .add("hostname", HOSTNAME);
         let key = key.finish();
         let vertex = self.show(&instruction.text);
         if let Some(record) = self.find(&key) {
@@ -77,13 +90,18 @@ impl StageRun<'_> {
         let (argv, script) = match (command, heredocs) {
             (Command::Shell(text), [only]) if is_bare_heredoc(text) => {
                 if only.content.starts_with("#!") {
-                    (vec![format!("/{INSIDE}/{}", script_name(only))], Some((script_name(only), only.content.clone())))
+                    (
+                        vec![format!("/{INSIDE}/{}", script_name(only))],
+                        Some((script_name(only), only.content.clone())),
+                    )
                 } else {
                     (self.state.words(&Command::Shell(only.content.clone())), None)
                 }
             }
             (Command::Shell(text), heredocs) if !heredocs.is_empty() => {
-                let whole = heredocs.iter().fold(format!("{text}\n"), |all, h| format!("{all}{}{}\n", h.content, h.name));
+                let whole = heredocs
+                    .iter()
+                    .fold(format!("{text}\n"), |all, h| format!("{all}{}{}\n", h.content, h.name));
                 (self.state.words(&Command::Shell(whole)), None)
             }
             (command, _) => (self.state.words(command), None),
@@ -93,8 +111,19 @@ impl StageRun<'_> {
         if !env.iter().any(|(name, _)| name == "PATH") {
             env.push(("PATH".into(), DEFAULT_PATH.into()));
         }
-        let cwd = if self.state.working_dir.is_empty() { "/".to_owned() } else { self.state.working_dir.clone() };
-        Task { argv, script, env, proxies: self.scope.proxies(&self.state), cwd, user: self.state.user.clone() }
+        let cwd = if self.state.working_dir.is_empty() {
+            "/".to_owned()
+        } else {
+            self.state.working_dir.clone()
+        };
+        Task {
+            argv,
+            script,
+            env,
+            proxies: self.scope.proxies(&self.state),
+            cwd,
+            user: self.state.user.clone(),
+        }
     }
 
     /// The history's text, in docker's form: `RUN |COUNT ARG=VALUE … COMMAND`.
@@ -102,7 +131,9 @@ impl StageRun<'_> {
         let args = self.scope.run_args(&self.state);
         let mut text = "RUN ".to_owned();
         if !args.is_empty() {
-            text = args.iter().fold(format!("RUN |{} ", args.len()), |text, (k, v)| format!("{text}{k}={v} "));
+            text = args.iter().fold(format!("RUN |{} ", args.len()), |text, (k, v)| {
+                format!("{text}{k}={v} ")
+            });
         }
         format!("{text}{} # buildkit", task.argv.join(" "))
     }
@@ -117,7 +148,11 @@ fn is_bare_heredoc(text: &str) -> bool {
 
 /// A file name out of a delimiter.
 fn script_name(heredoc: &Heredoc) -> String {
-    heredoc.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+    heredoc
+        .name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect()
 }
 
 /// Files of the host that the command sees, and the directory of mount points that lies under the image.
@@ -161,16 +196,28 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     keep_run(shared, rootfs, chain, &leave_out)
 }
 
-fn keep_run(shared: &Shared, rootfs: crate::rootfs::overlay::Rootfs, chain: &[ChainId], leave_out: &[PathBuf]) -> Result<Record> {
+fn keep_run(
+    shared: &Shared,
+    rootfs: crate::rootfs::overlay::Rootfs,
+    chain: &[ChainId],
+    leave_out: &[PathBuf],
+) -> Result<Record> {
     let changes = rootfs.changes()?;
-    let touched: Vec<PathBuf> = leave_out.iter().filter(|path| present(&changes, path)).cloned().collect();
+    let touched: Vec<PathBuf> = leave_out
+        .iter()
+        .filter(|path| present(&changes, path))
+        .cloned()
+        .collect();
     drop(changes);
     keep(shared, rootfs, chain, Some(chain), &touched)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
-    dir.plain_dir(parent).is_ok_and(|parent| parent.metadata(name).is_ok_and(|stat| stat.is_some()))
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return false;
+    };
+    dir.plain_dir(parent)
+        .is_ok_and(|parent| parent.metadata(name).is_ok_and(|stat| stat.is_some()))
 }
 
 /// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
@@ -179,11 +226,15 @@ fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let path = crate::beneath::clean(target);
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
     let dir = root.make_dirs(parent, None)?;
     if let Ok(link) = dir.read_link(name) {
         let real = crate::beneath::clean(&Path::new("/").join(parent).join(link));
-        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else { return Ok(None) };
+        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+            return Ok(None);
+        };
         root.make_dirs(parent, None)?.create_file(name)?;
         return Ok(Some(real));
     }
@@ -238,7 +289,10 @@ fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
         let source = scratch.join("shown").join(target);
         write(&source, &content, mode)?;
         write(&mount_points.join(target), b"", 0o644)?;
-        binds.push(Bind { source, target: Path::new("/").join(target) });
+        binds.push(Bind {
+            source,
+            target: Path::new("/").join(target),
+        });
     }
     Ok(Shown { mount_points, binds })
 }
@@ -282,7 +336,10 @@ fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
         return Err(SandboxError::Setup(last).into());
     }
     if status != 0 {
-        return Err(BuildError::Run { command: plan.argv.join(" "), status });
+        return Err(BuildError::Run {
+            command: plan.argv.join(" "),
+            status,
+        });
     }
     Ok(())
 }

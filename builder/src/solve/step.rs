@@ -31,10 +31,27 @@ pub(super) struct StageRun<'a> {
 }
 
 impl<'a> StageRun<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, results: &'a Arc<Results>, index: usize, is_target: bool, base: Base, scope: Scope) -> Self {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        results: &'a Arc<Results>,
+        index: usize,
+        is_target: bool,
+        base: Base,
+        scope: Scope,
+    ) -> Self {
         let instructions = &shared.request.dockerfile.stages[index].instructions;
         let total = 1 + instructions.iter().filter(|i| makes_files(&i.kind)).count();
-        Self { shared, results, index, is_target, layers: base.layers, state: base.state, scope, shown: 1, total }
+        Self {
+            shared,
+            results,
+            index,
+            is_target,
+            layers: base.layers,
+            state: base.state,
+            scope,
+            shown: 1,
+            total,
+        }
     }
 
     /// Runs every instruction.
@@ -47,9 +64,17 @@ impl<'a> StageRun<'a> {
             if self.shared.cancel.is_canceled() {
                 return Err(BuildError::Canceled);
             }
-            self.instruction(instruction).await.map_err(|e| self.at(instruction, e))?;
+            self.instruction(instruction)
+                .await
+                .map_err(|e| self.at(instruction, e))?;
         }
-        Ok(StageResult { base: Base { layers: self.layers, state: self.state }, scope: self.scope })
+        Ok(StageResult {
+            base: Base {
+                layers: self.layers,
+                state: self.state,
+            },
+            scope: self.scope,
+        })
     }
 
     fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {
@@ -57,7 +82,9 @@ impl<'a> StageRun<'a> {
     }
 
     fn announce(&self, layer: &Layer) {
-        if self.is_target && let Some(hook) = &self.shared.request.on_layer {
+        if self.is_target
+            && let Some(hook) = &self.shared.request.on_layer
+        {
             (hook.0)(layer);
         }
     }
@@ -103,17 +130,25 @@ impl<'a> StageRun<'a> {
             None => format!("stage-{} ", self.index),
         };
         let width = self.total.to_string().len();
-        self.shared.tools.progress.start(format!("[{stage}{:>width$}/{}] {text}", self.shown, self.total))
+        self.shared
+            .tools
+            .progress
+            .start(format!("[{stage}{:>width$}/{}] {text}", self.shown, self.total))
     }
 
     /// Looks a step's result up, unless `--no-cache` is given.
     pub(super) fn find(&self, key: &Digest) -> Option<Record> {
-        if self.shared.request.no_cache { None } else { self.shared.tools.cache.find(key) }
+        if self.shared.request.no_cache {
+            None
+        } else {
+            self.shared.tools.cache.find(key)
+        }
     }
 
     /// Takes a step's result over into the stage.
     pub(super) fn accept(&mut self, record: Record, created_by: &str) {
-        self.state.add_history(&self.shared.created, created_by, record.layer.is_none());
+        self.state
+            .add_history(&self.shared.created, created_by, record.layer.is_none());
         if let Some(layer) = record.layer {
             self.announce(&layer);
             self.layers.push(layer);
@@ -122,7 +157,11 @@ impl<'a> StageRun<'a> {
 
     /// Remembers a step's result.
     pub(super) fn remember(&self, key: &Digest, record: &Record) -> Result<()> {
-        self.shared.tools.cache.put(key, record).map_err(|e| BuildError::Other(format!("cannot write the cache: {e}")))
+        self.shared
+            .tools
+            .cache
+            .put(key, record)
+            .map_err(|e| BuildError::Other(format!("cannot write the cache: {e}")))
     }
 
     async fn workdir(&mut self, path: &str) -> Result<()> {
@@ -130,7 +169,8 @@ impl<'a> StageRun<'a> {
         let text = format!("WORKDIR {}", path.display());
         self.state.working_dir = path.to_string_lossy().into_owned();
         let mut key = self.key("WORKDIR");
-        key.add("path", self.state.working_dir.as_bytes()).add("user", &self.state.user);
+        key.add("path", self.state.working_dir.as_bytes())
+            .add("user", &self.state.user);
         let key = key.finish();
         let vertex = self.show(&text);
         if let Some(record) = self.find(&key) {
@@ -140,7 +180,11 @@ impl<'a> StageRun<'a> {
         }
         let user = self.state.user.clone();
         let make = move |root: &crate::beneath::Dir| -> Result<()> {
-            let owner = if user.is_empty() { None } else { Some(crate::rootfs::users::resolve_user(root, &user)?.owner) };
+            let owner = if user.is_empty() {
+                None
+            } else {
+                Some(crate::rootfs::users::resolve_user(root, &user)?.owner)
+            };
             root.make_dirs(&path, owner)?;
             Ok(())
         };
@@ -157,7 +201,11 @@ impl<'a> StageRun<'a> {
     }
 
     /// Mounts the stage's files, has `make` change them, and writes what changed as a layer.
-    pub(super) async fn change(&self, vertex: &Vertex, make: impl FnOnce(&crate::beneath::Dir) -> Result<()> + Send + 'static) -> Result<Record> {
+    pub(super) async fn change(
+        &self,
+        vertex: &Vertex,
+        make: impl FnOnce(&crate::beneath::Dir) -> Result<()> + Send + 'static,
+    ) -> Result<Record> {
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
         let result = self
             .blocking(move |shared| {
@@ -171,7 +219,10 @@ impl<'a> StageRun<'a> {
     }
 
     /// Runs file work on a thread of its own, as many at once as there are slots.
-    pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(Arc<Shared>) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Arc<Shared>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let permit = self.shared.slots.acquire().await.map_err(|_| BuildError::Canceled)?;
         if self.shared.cancel.is_canceled() {
             return Err(BuildError::Canceled);
@@ -196,7 +247,9 @@ impl<'a> StageRun<'a> {
             Kind::Arg(args) => {
                 for (name, default) in args {
                     let escape = self.escape();
-                    self.scope.declare(name, default.as_deref(), &self.state, escape).map_err(word)?;
+                    self.scope
+                        .declare(name, default.as_deref(), &self.state, escape)
+                        .map_err(word)?;
                 }
             }
             Kind::Env(pairs) => {
@@ -216,7 +269,11 @@ impl<'a> StageRun<'a> {
             Kind::User(user) => self.state.user = self.expand(user)?,
             Kind::Expose(ports) => {
                 for port in ports {
-                    for port in self.scope.expand_split(port, &self.state, self.escape()).map_err(word)? {
+                    for port in self
+                        .scope
+                        .expand_split(port, &self.state, self.escape())
+                        .map_err(word)?
+                    {
                         self.state.exposed.extend(exposed(&port)?);
                     }
                 }
@@ -242,7 +299,10 @@ impl<'a> StageRun<'a> {
     }
 
     fn expand_pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(String, String)>> {
-        pairs.iter().map(|(name, value)| Ok((self.expand(name)?, self.expand(value)?))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| Ok((self.expand(name)?, self.expand(value)?)))
+            .collect()
     }
 }
 
@@ -255,7 +315,9 @@ pub(super) fn word(error: WordError) -> BuildError {
 }
 
 fn pairs_text(keyword: &str, pairs: &[(String, String)]) -> String {
-    pairs.iter().fold(keyword.to_owned(), |text, (name, value)| format!("{text} {name}={value}"))
+    pairs.iter().fold(keyword.to_owned(), |text, (name, value)| {
+        format!("{text} {name}={value}")
+    })
 }
 
 /// Ends a step's line by its result.
@@ -268,25 +330,46 @@ pub(super) fn end<T>(vertex: &Vertex, result: &Result<T>) {
 }
 
 /// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
-pub(super) fn keep(shared: &Shared, mut rootfs: Rootfs, parent: &[ChainId], unpacked_on: Option<&[ChainId]>, leave_out: &[PathBuf]) -> Result<Record> {
+pub(super) fn keep(
+    shared: &Shared,
+    mut rootfs: Rootfs,
+    parent: &[ChainId],
+    unpacked_on: Option<&[ChainId]>,
+    leave_out: &[PathBuf],
+) -> Result<Record> {
     rootfs.unmount();
     let mut writer = LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?;
-    let lowers = unpacked_on.map(|chain| shared.tools.layers.lowers(chain)).transpose()?.unwrap_or_default();
-    let options = diff::Options { epoch: Some(shared.epoch), leave_out, whiteouts: true, lowers: &lowers };
+    let lowers = unpacked_on
+        .map(|chain| shared.tools.layers.lowers(chain))
+        .transpose()?
+        .unwrap_or_default();
+    let options = diff::Options {
+        epoch: Some(shared.epoch),
+        leave_out,
+        whiteouts: true,
+        lowers: &lowers,
+    };
     let count = diff::write(&rootfs.changes()?, writer.tar(), &options)?;
     if count == 0 {
         return Ok(Record { layer: None });
     }
     let layer = writer.finish().map_err(BuildError::Layer)?;
     if unpacked_on.is_some() && leave_out.is_empty() {
-        shared.tools.layers.adopt(rootfs, &ChainId::of(parent.last(), &layer.diff_id))?;
+        shared
+            .tools
+            .layers
+            .adopt(rootfs, &ChainId::of(parent.last(), &layer.diff_id))?;
     }
     Ok(Record { layer: Some(layer) })
 }
 
 /// Reads `port[-port][/protocol]`.
 fn exposed(text: &str) -> Result<Vec<String>> {
-    let bad = || BuildError::Other(format!("invalid port `{text}` in EXPOSE: expected port[-port][/tcp|udp|sctp]"));
+    let bad = || {
+        BuildError::Other(format!(
+            "invalid port `{text}` in EXPOSE: expected port[-port][/tcp|udp|sctp]"
+        ))
+    };
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
@@ -303,13 +386,16 @@ fn exposed(text: &str) -> Result<Vec<String>> {
 /// Checks a signal name or number as docker does.
 fn stop_signal(text: &str) -> Result<String> {
     const NAMES: &[&str] = &[
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT",
-        "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-        "RTMIN", "RTMAX",
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+        "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
+        "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
     ];
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 15));
+    let real_time = name
+        .strip_prefix("RTMIN+")
+        .or_else(|| name.strip_prefix("RTMAX-"))
+        .is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 15));
     if text.parse::<u8>().is_ok_and(|n| (1..=64).contains(&n)) || NAMES.contains(&name) || real_time {
         return Ok(text.to_owned());
     }

@@ -9,7 +9,16 @@ use std::collections::BTreeMap;
 
 /// Proxy variables that `--build-arg` may set without an ARG; they reach RUN, but neither history nor cache keys.
 const PROXIES: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// Holds the ARGs before the first FROM, the values given on the command line, and the automatic ones.
@@ -31,15 +40,21 @@ impl Globals {
             automatic.insert(format!("{prefix}ARCH"), platform.architecture.clone());
             automatic.insert(format!("{prefix}VARIANT"), variant);
         }
-        let mut globals = Self { declared: BTreeMap::new(), given: given.clone(), automatic };
+        let mut globals = Self {
+            declared: BTreeMap::new(),
+            given: given.clone(),
+            automatic,
+        };
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
             for (name, default) in args {
                 let value = match (globals.given.get(name), default) {
                     (Some(given), _) => Some(given.clone()),
-                    (None, Some(default)) => Some(globals.expand(default, file.escape).map_err(|e| BuildError::At {
-                        place: Box::new(file.error(instruction.span, e.to_string())),
-                    })?),
+                    (None, Some(default)) => {
+                        Some(globals.expand(default, file.escape).map_err(|e| BuildError::At {
+                            place: Box::new(file.error(instruction.span, e.to_string())),
+                        })?)
+                    }
                     (None, None) => globals.automatic.get(name).cloned(),
                 };
                 globals.declared.insert(name.clone(), value);
@@ -68,20 +83,34 @@ impl Globals {
         if name == "TARGETSTAGE" {
             return Some(stage_name.to_owned());
         }
-        self.declared.get(name).cloned().flatten().or_else(|| self.automatic.get(name).cloned())
+        self.declared
+            .get(name)
+            .cloned()
+            .flatten()
+            .or_else(|| self.automatic.get(name).cloned())
     }
 
     /// Proxy variables given on the command line.
     pub(super) fn proxies(&self) -> Vec<(String, String)> {
-        self.given.iter().filter(|(name, _)| PROXIES.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.given
+            .iter()
+            .filter(|(name, _)| PROXIES.contains(&name.as_str()))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     }
 
     /// The time that `SOURCE_DATE_EPOCH` gives, when it is given.
     pub(super) fn epoch(&self) -> Result<Option<i64>> {
         let declared = self.declared.get("SOURCE_DATE_EPOCH").cloned().flatten();
-        let Some(text) = self.given.get("SOURCE_DATE_EPOCH").cloned().or(declared) else { return Ok(None) };
+        let Some(text) = self.given.get("SOURCE_DATE_EPOCH").cloned().or(declared) else {
+            return Ok(None);
+        };
         let seconds = text.parse::<i64>().ok().filter(|s| (0..=253_402_300_799).contains(s));
-        let message = || BuildError::Other(format!("invalid SOURCE_DATE_EPOCH `{text}`: expected whole seconds since 1970"));
+        let message = || {
+            BuildError::Other(format!(
+                "invalid SOURCE_DATE_EPOCH `{text}`: expected whole seconds since 1970"
+            ))
+        };
         seconds.map(Some).ok_or_else(message)
     }
 }
@@ -96,7 +125,11 @@ pub(super) struct Scope {
 
 impl Scope {
     pub(super) fn new(globals: &Globals, stage_name: &str) -> Self {
-        Self { globals: globals.clone(), stage_name: stage_name.to_owned(), args: Vec::new() }
+        Self {
+            globals: globals.clone(),
+            stage_name: stage_name.to_owned(),
+            args: Vec::new(),
+        }
     }
 
     /// Takes over the ARGs of the stage this one is built on.
@@ -105,7 +138,13 @@ impl Scope {
     }
 
     /// Declares an ARG. `default` is expanded only when it is used.
-    pub(super) fn declare(&mut self, name: &str, default: Option<&str>, state: &ImageState, escape: char) -> std::result::Result<(), WordError> {
+    pub(super) fn declare(
+        &mut self,
+        name: &str,
+        default: Option<&str>,
+        state: &ImageState,
+        escape: char,
+    ) -> std::result::Result<(), WordError> {
         let default = match default {
             Some(text) if !self.globals.given.contains_key(name) => Some(self.expand(text, state, escape)?),
             _ => None,
@@ -118,28 +157,50 @@ impl Scope {
 
     fn lookup(&self, name: &str, state: &ImageState) -> Option<String> {
         let env = state.get_env(name).map(str::to_owned);
-        env.or_else(|| self.args.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.clone()))
+        env.or_else(|| {
+            self.args
+                .iter()
+                .find(|(known, _)| known == name)
+                .and_then(|(_, value)| value.clone())
+        })
     }
 
     /// Expands a word. ENV beats ARG.
-    pub(super) fn expand(&self, text: &str, state: &ImageState, escape: char) -> std::result::Result<String, WordError> {
+    pub(super) fn expand(
+        &self,
+        text: &str,
+        state: &ImageState,
+        escape: char,
+    ) -> std::result::Result<String, WordError> {
         words::expand(text, escape, &|name: &str| self.lookup(name, state))
     }
 
     /// Expands words and splits them at white space.
-    pub(super) fn expand_split(&self, text: &str, state: &ImageState, escape: char) -> std::result::Result<Vec<String>, WordError> {
+    pub(super) fn expand_split(
+        &self,
+        text: &str,
+        state: &ImageState,
+        escape: char,
+    ) -> std::result::Result<Vec<String>, WordError> {
         words::expand_split(text, escape, &|name: &str| self.lookup(name, state))
     }
 
     /// Expands a heredoc body.
-    pub(super) fn expand_heredoc(&self, text: &str, state: &ImageState, escape: char) -> std::result::Result<String, WordError> {
+    pub(super) fn expand_heredoc(
+        &self,
+        text: &str,
+        state: &ImageState,
+        escape: char,
+    ) -> std::result::Result<String, WordError> {
         words::expand_heredoc(text, escape, &|name: &str| self.lookup(name, state))
     }
 
     /// The ARGs that RUN sees: those with a value, save where ENV has the name.
     pub(super) fn run_args(&self, state: &ImageState) -> Vec<(String, String)> {
         let visible = self.args.iter().filter(|(name, _)| state.get_env(name).is_none());
-        visible.filter_map(|(name, value)| value.clone().map(|value| (name.clone(), value))).collect()
+        visible
+            .filter_map(|(name, value)| value.clone().map(|value| (name.clone(), value)))
+            .collect()
     }
 
     /// Proxy variables for RUN that no ARG declares.
@@ -152,13 +213,26 @@ impl Scope {
 
 /// Names the `--build-arg`s that no ARG takes and that mean nothing by themselves.
 pub(super) fn unused_args(file: &Dockerfile, given: &BTreeMap<String, String>) -> Vec<String> {
-    let all = file.global_args.iter().chain(file.stages.iter().flat_map(|s| &s.instructions));
+    let all = file
+        .global_args
+        .iter()
+        .chain(file.stages.iter().flat_map(|s| &s.instructions));
     let declared: Vec<&String> = all
-        .filter_map(|i| if let Kind::Arg(args) = &i.kind { Some(args) } else { None })
+        .filter_map(|i| {
+            if let Kind::Arg(args) = &i.kind {
+                Some(args)
+            } else {
+                None
+            }
+        })
         .flat_map(|args| args.iter().map(|(name, _)| name))
         .collect();
     let known = |name: &str| PROXIES.contains(&name) || name == "SOURCE_DATE_EPOCH";
-    given.keys().filter(|name| !declared.contains(name) && !known(name)).cloned().collect()
+    given
+        .keys()
+        .filter(|name| !declared.contains(name) && !known(name))
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -169,7 +243,10 @@ mod tests {
     #[test]
     fn args_globals_env_and_automatic() {
         let file = parse("Dockerfile", "ARG A=1\nARG B=$A-2\nARG C\nFROM scratch\nARG A\n").unwrap();
-        let given = BTreeMap::from([("C".to_owned(), "c".to_owned()), ("HTTP_PROXY".to_owned(), "p".to_owned())]);
+        let given = BTreeMap::from([
+            ("C".to_owned(), "c".to_owned()),
+            ("HTTP_PROXY".to_owned(), "p".to_owned()),
+        ]);
         let platform: Platform = "linux/arm64".parse().unwrap();
         let globals = Globals::new(&file, &given, &platform).unwrap();
         assert_eq!(globals.expand("$B $C $TARGETARCH", '\\').unwrap(), "1-2 c arm64");
@@ -185,6 +262,9 @@ mod tests {
         assert_eq!(scope.expand("$A", &state, '\\').unwrap(), "env");
         assert_eq!(scope.run_args(&state).len(), 2);
         assert_eq!(scope.proxies(&state), [("HTTP_PROXY".to_owned(), "p".to_owned())]);
-        assert_eq!(unused_args(&file, &BTreeMap::from([("X".into(), String::new())])), ["X"]);
+        assert_eq!(
+            unused_args(&file, &BTreeMap::from([("X".into(), String::new())])),
+            ["X"]
+        );
     }
 }

@@ -95,7 +95,9 @@ impl Args {
     pub(super) fn check(&self) -> Result<(), String> {
         let context = self.context.to_string_lossy();
         if context == "-" || context.contains("://") || context.starts_with("git@") {
-            return Err(format!("cannot honour the context `{context}` yet: only directories are taken"));
+            return Err(format!(
+                "cannot honour the context `{context}` yet: only directories are taken"
+            ));
         }
         if let Some(network) = self.network.as_deref().filter(|n| !matches!(*n, "default" | "host")) {
             return Err(format!("cannot honour `--network={network}` yet"));
@@ -108,7 +110,12 @@ impl Args {
         if self.platform.as_deref().is_some_and(|p| p.contains(',')) {
             return Err("cannot honour several platforms in one build yet".to_owned());
         }
-        if let Some(bad) = self.build_args.iter().chain(&self.labels).find(|a| a.is_empty() || a.starts_with('=')) {
+        if let Some(bad) = self
+            .build_args
+            .iter()
+            .chain(&self.labels)
+            .find(|a| a.is_empty() || a.starts_with('='))
+        {
             return Err(format!("invalid argument `{bad}`: expected NAME=VALUE"));
         }
         Ok(())
@@ -116,9 +123,16 @@ impl Args {
 
     /// Reads `--output` and `--push`.
     pub(super) fn outputs(&self, names: &[Reference]) -> Result<Vec<Output>, String> {
-        let mut outputs = self.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut outputs = self
+            .outputs
+            .iter()
+            .map(|text| Output::parse(text))
+            .collect::<Result<Vec<_>, _>>()?;
         if self.push {
-            outputs.push(Output::Image { names: names.to_vec(), push: true });
+            outputs.push(Output::Image {
+                names: names.to_vec(),
+                push: true,
+            });
         }
         Ok(outputs)
     }

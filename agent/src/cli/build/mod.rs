@@ -55,7 +55,10 @@ impl Outside {
         if let Some(path) = &ca_bundle
             && !path.is_file()
         {
-            return Err(CliError::usage(format!("CA bundle `{}` does not exist", path.display())));
+            return Err(CliError::usage(format!(
+                "CA bundle `{}` does not exist",
+                path.display()
+            )));
         }
         let docker_config = std::env::var_os(environment::DOCKER_CONFIG).map(PathBuf::from);
         Ok(Self {
@@ -106,12 +109,17 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     let (dockerfile, ignore) = read_dockerfile(args, &progress)?;
     let names = args.tags.iter().map(|t| parse_name(t)).collect::<Result<Vec<_>, _>>()?;
     let outputs = args.outputs(&names).map_err(CliError::usage)?;
-    let names: Vec<Reference> = outputs.iter().flat_map(Output::names).chain(names).fold(Vec::new(), |mut all, name| {
-        if !all.contains(&name) {
-            all.push(name);
-        }
-        all
-    });
+    let names: Vec<Reference> =
+        outputs
+            .iter()
+            .flat_map(Output::names)
+            .chain(names)
+            .fold(Vec::new(), |mut all, name| {
+                if !all.contains(&name) {
+                    all.push(name);
+                }
+                all
+            });
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
@@ -124,11 +132,14 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     });
     let push = outputs.iter().any(Output::is_push);
     if push && names.is_empty() {
-        return Err(CliError::usage("nothing to push to: `--push` needs a name").hint("name the image with `-t registry/repository:tag`"));
+        return Err(CliError::usage("nothing to push to: `--push` needs a name")
+            .hint("name the image with `-t registry/repository:tag`"));
     }
     let early = EarlyPush::new(&tools, names.first().filter(|_| push));
     let request = request(args, outside, dockerfile, ignore, early.hook())?;
-    let built = solve::build(Arc::clone(&tools), request, cancel).await.map_err(failed)?;
+    let built = solve::build(Arc::clone(&tools), request, cancel)
+        .await
+        .map_err(failed)?;
     early.finish().await;
     if push {
         push_all(&tools, &built, &names, cancel).await?;
@@ -137,7 +148,13 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     report(args, &tools, &built, &names)
 }
 
-fn request(args: &Args, outside: &Outside, dockerfile: Dockerfile, ignore: Ignore, on_layer: Option<LayerHook>) -> Result<Request, CliError> {
+fn request(
+    args: &Args,
+    outside: &Outside,
+    dockerfile: Dockerfile,
+    ignore: Ignore,
+    on_layer: Option<LayerHook>,
+) -> Result<Request, CliError> {
     let mut build_args: BTreeMap<String, String> = BTreeMap::new();
     for text in &args.build_args {
         match text.split_once('=') {
@@ -153,8 +170,16 @@ fn request(args: &Args, outside: &Outside, dockerfile: Dockerfile, ignore: Ignor
     if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
         build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert(epoch);
     }
-    let labels = args.labels.iter().map(|l| l.split_once('=').map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into())));
-    let platform = args.platform.as_deref().map(str::parse).transpose().map_err(CliError::usage)?;
+    let labels = args.labels.iter().map(|l| {
+        l.split_once('=')
+            .map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into()))
+    });
+    let platform = args
+        .platform
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(CliError::usage)?;
     Ok(Request {
         dockerfile,
         context: args.context.clone(),
@@ -171,16 +196,24 @@ fn request(args: &Args, outside: &Outside, dockerfile: Dockerfile, ignore: Ignor
 }
 
 fn parse_name(text: &str) -> Result<Reference, CliError> {
-    let name: Reference = text.parse().map_err(|e| CliError::usage(format!("invalid tag `{text}`: {e}")))?;
+    let name: Reference = text
+        .parse()
+        .map_err(|e| CliError::usage(format!("invalid tag `{text}`: {e}")))?;
     if name.digest().is_some() {
-        return Err(CliError::usage(format!("invalid tag `{text}`: a digest cannot be chosen")));
+        return Err(CliError::usage(format!(
+            "invalid tag `{text}`: a digest cannot be chosen"
+        )));
     }
     name.with_tag(name.tag_or_latest()).map_err(CliError::usage)
 }
 
 fn failed(error: BuildError) -> CliError {
     let hint = error.hint();
-    let kind = if matches!(error, BuildError::NoTarget(_)) { Kind::Usage } else { Kind::Failed };
+    let kind = if matches!(error, BuildError::NoTarget(_)) {
+        Kind::Usage
+    } else {
+        Kind::Failed
+    };
     let error = CliError::failed(error).of_kind(kind);
     match hint {
         Some(hint) => error.hint(hint),
@@ -191,11 +224,18 @@ fn failed(error: BuildError) -> CliError {
 /// Reads and parses the Dockerfile and its ignore file.
 fn read_dockerfile(args: &Args, progress: &Progress) -> Result<(Dockerfile, Ignore), CliError> {
     if !args.context.is_dir() {
-        return Err(CliError::usage(format!("the build context `{}` is no directory", args.context.display())));
+        return Err(CliError::usage(format!(
+            "the build context `{}` is no directory",
+            args.context.display()
+        )));
     }
     let path = match &args.file {
         Some(path) => path.clone(),
-        None => ["Dockerfile", "dockerfile"].map(|n| args.context.join(n)).into_iter().find(|p| p.exists()).unwrap_or_else(|| args.context.join("Dockerfile")),
+        None => ["Dockerfile", "dockerfile"]
+            .map(|n| args.context.join(n))
+            .into_iter()
+            .find(|p| p.exists())
+            .unwrap_or_else(|| args.context.join("Dockerfile")),
     };
     let vertex = progress.start(format!("[internal] load build definition from {}", path.display()));
     let text = read_text(&path).map_err(|e| {
@@ -213,9 +253,13 @@ fn read_dockerfile(args: &Args, progress: &Progress) -> Result<(Dockerfile, Igno
     let mut own = path.clone().into_os_string();
     own.push(".dockerignore");
     let candidates = [PathBuf::from(own), args.context.join(".dockerignore")];
-    let Some(ignore_path) = candidates.iter().find(|p| p.is_file()) else { return Ok((dockerfile, Ignore::default())) };
-    let text = read_text(ignore_path).map_err(|e| CliError::usage(format!("cannot read `{}`: {e}", ignore_path.display())))?;
-    let ignore = Ignore::parse(&text).map_err(|e| CliError::usage(format!("{}: {}", ignore_path.display(), crate::error::chain(&e))))?;
+    let Some(ignore_path) = candidates.iter().find(|p| p.is_file()) else {
+        return Ok((dockerfile, Ignore::default()));
+    };
+    let text =
+        read_text(ignore_path).map_err(|e| CliError::usage(format!("cannot read `{}`: {e}", ignore_path.display())))?;
+    let ignore = Ignore::parse(&text)
+        .map_err(|e| CliError::usage(format!("{}: {}", ignore_path.display(), crate::error::chain(&e))))?;
     Ok((dockerfile, ignore))
 }
 
@@ -238,7 +282,13 @@ struct EarlyPush {
 
 impl EarlyPush {
     fn new(tools: &Arc<Tools>, target: Option<&Reference>) -> Self {
-        let tasks = target.map(|t| (Arc::new(Mutex::new(tokio::task::JoinSet::new())), Arc::clone(tools), t.clone()));
+        let tasks = target.map(|t| {
+            (
+                Arc::new(Mutex::new(tokio::task::JoinSet::new())),
+                Arc::clone(tools),
+                t.clone(),
+            )
+        });
         Self { tasks }
     }
 
@@ -255,7 +305,10 @@ impl EarlyPush {
                 // A failure here is met again, and told, by the push at the end.
                 drop(Box::pin(tools.client.push_blob(&target, &descriptor, &tools.store, &NoProgress)).await);
             };
-            tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn_on(upload, &runtime);
+            tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .spawn_on(upload, &runtime);
         })))
     }
 
@@ -269,7 +322,11 @@ impl EarlyPush {
 async fn push_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], cancel: &Cancel) -> Result<(), CliError> {
     for name in names {
         let vertex = tools.progress.start(format!("pushing {name}"));
-        let pushing = Box::pin(tools.client.push(&tools.store, &built.image.descriptor, name, &NoProgress));
+        let pushing = Box::pin(
+            tools
+                .client
+                .push(&tools.store, &built.image.descriptor, name, &NoProgress),
+        );
         let pushed = tokio::select! {
             pushed = pushing => pushed,
             () = cancel.canceled() => return Err(CliError::failed("the build was canceled")),
@@ -299,14 +356,19 @@ fn report(args: &Args, tools: &Arc<Tools>, built: &Built, names: &[Reference]) -
     if !names.is_empty() {
         let vertex = tools.progress.start("naming image");
         for name in names {
-            tools.store.tag(name, &built.image.descriptor).map_err(CliError::failed)?;
+            tools
+                .store
+                .tag(name, &built.image.descriptor)
+                .map_err(CliError::failed)?;
             vertex.log(format!("naming to {}", name.canonical()));
         }
         vertex.done();
     }
     let id = built.image.config_digest.to_string();
     if let Some(path) = &args.iidfile {
-        std::fs::write(path, &id).map_err(crate::error::FileError::at("write", path)).map_err(CliError::failed)?;
+        std::fs::write(path, &id)
+            .map_err(crate::error::FileError::at("write", path))
+            .map_err(CliError::failed)?;
     }
     if args.quiet {
         println!("{id}");

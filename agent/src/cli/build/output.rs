@@ -36,13 +36,20 @@ impl Output {
         }
         let (mut kind, mut destination, mut names, mut push) = (None, None, Vec::new(), false);
         for field in text.split(',') {
-            let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid output `{text}`: `{field}` has no value"))?;
+            let (key, value) = field
+                .split_once('=')
+                .ok_or_else(|| format!("invalid output `{text}`: `{field}` has no value"))?;
             match (key, value) {
                 ("type", value) => kind = Some(value),
                 ("dest", value) => destination = Some(value),
-                ("name", value) => names.push(value.parse().map_err(|e| format!("invalid name in output `{text}`: {e}"))?),
+                ("name", value) => names.push(
+                    value
+                        .parse()
+                        .map_err(|e| format!("invalid name in output `{text}`: {e}"))?,
+                ),
                 ("push", "true" | "false") => push = value == "true",
-                ("oci-mediatypes" | "tar" | "unpack" | "store", "true") | ("push-by-digest" | "rewrite-timestamp", "false") => {}
+                ("oci-mediatypes" | "tar" | "unpack" | "store", "true")
+                | ("push-by-digest" | "rewrite-timestamp", "false") => {}
                 _ => return Err(format!("cannot honour `{field}` of output `{text}` yet")),
             }
         }
@@ -52,16 +59,25 @@ impl Output {
             (Some("local"), None) => Err(format!("output `{text}` needs dest=DIRECTORY")),
             (Some("tar"), _) => Ok(Self::Tar(file())),
             (Some("oci" | "docker"), None) if kind == Some("docker") => Ok(Self::Image { names, push: false }),
-            (Some(kind @ ("oci" | "docker")), _) => Ok(Self::Archive { destination: file(), docker: kind == "docker" }),
+            (Some(kind @ ("oci" | "docker")), _) => Ok(Self::Archive {
+                destination: file(),
+                docker: kind == "docker",
+            }),
             (Some("image"), None) => Ok(Self::Image { names, push }),
             (Some("registry"), None) => Ok(Self::Image { names, push: true }),
-            _ => Err(format!("cannot honour output `{text}`: expected type=local|tar|oci|docker|image|registry")),
+            _ => Err(format!(
+                "cannot honour output `{text}`: expected type=local|tar|oci|docker|image|registry"
+            )),
         }
     }
 
     /// Names that the output gives the image.
     pub(super) fn names(&self) -> Vec<Reference> {
-        if let Self::Image { names, .. } = self { names.clone() } else { Vec::new() }
+        if let Self::Image { names, .. } = self {
+            names.clone()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Whether the image goes to a registry.
@@ -71,7 +87,13 @@ impl Output {
 }
 
 /// Writes every output that is no image in the store.
-pub(super) async fn write_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], outputs: &[Output], owner: Owner) -> Result<(), CliError> {
+pub(super) async fn write_all(
+    tools: &Arc<Tools>,
+    built: &Built,
+    names: &[Reference],
+    outputs: &[Output],
+    owner: Owner,
+) -> Result<(), CliError> {
     for output in outputs {
         match output {
             Output::Image { .. } => {}
@@ -108,8 +130,16 @@ async fn fetch_layers(tools: &Arc<Tools>, built: &Built) -> Result<(), CliError>
         if tools.store.has(digest) {
             continue;
         }
-        let Some(source) = tools.store.sources(digest).into_iter().next() else { continue };
-        Box::pin(tools.client.fetch_blob(&source, &layer.descriptor, &tools.store, &NoProgress)).await.map_err(CliError::failed)?;
+        let Some(source) = tools.store.sources(digest).into_iter().next() else {
+            continue;
+        };
+        Box::pin(
+            tools
+                .client
+                .fetch_blob(&source, &layer.descriptor, &tools.store, &NoProgress),
+        )
+        .await
+        .map_err(CliError::failed)?;
     }
     Ok(())
 }
@@ -118,7 +148,9 @@ fn open(destination: Option<&Path>) -> Result<Box<dyn Write + Send>, CliError> {
     match destination {
         None => Ok(Box::new(io::stdout())),
         Some(path) => {
-            let file = File::create(path).map_err(FileError::at("create", path)).map_err(CliError::failed)?;
+            let file = File::create(path)
+                .map_err(FileError::at("create", path))
+                .map_err(CliError::failed)?;
             Ok(Box::new(file))
         }
     }
@@ -135,15 +167,51 @@ mod tests {
             ("-", Output::Tar(None)),
             ("type=local,dest=d", Output::Local("d".into())),
             ("type=tar,dest=x.tar", Output::Tar(Some("x.tar".into()))),
-            ("type=oci,dest=x.tar", Output::Archive { destination: Some("x.tar".into()), docker: false }),
-            ("type=docker,dest=-", Output::Archive { destination: None, docker: true }),
-            ("type=docker", Output::Image { names: vec![], push: false }),
-            ("type=registry", Output::Image { names: vec![], push: true }),
-            ("type=image,name=a:1,push=true", Output::Image { names: vec!["a:1".parse().unwrap()], push: true }),
+            (
+                "type=oci,dest=x.tar",
+                Output::Archive {
+                    destination: Some("x.tar".into()),
+                    docker: false,
+                },
+            ),
+            (
+                "type=docker,dest=-",
+                Output::Archive {
+                    destination: None,
+                    docker: true,
+                },
+            ),
+            (
+                "type=docker",
+                Output::Image {
+                    names: vec![],
+                    push: false,
+                },
+            ),
+            (
+                "type=registry",
+                Output::Image {
+                    names: vec![],
+                    push: true,
+                },
+            ),
+            (
+                "type=image,name=a:1,push=true",
+                Output::Image {
+                    names: vec!["a:1".parse().unwrap()],
+                    push: true,
+                },
+            ),
         ] {
             assert_eq!(Output::parse(text), Ok(want), "{text}");
         }
-        for bad in ["type=local", "type=what", "type=image,compression=zstd", "type=tar,x", "dest=a"] {
+        for bad in [
+            "type=local",
+            "type=what",
+            "type=image,compression=zstd",
+            "type=tar,x",
+            "dest=a",
+        ] {
             assert!(Output::parse(bad).is_err(), "{bad}");
         }
     }

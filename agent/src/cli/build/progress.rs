@@ -59,11 +59,18 @@ struct State {
 
 impl Plain {
     fn new(colour: bool) -> Self {
-        Self { colour, state: Mutex::new(State::default()) }
+        Self {
+            colour,
+            state: Mutex::new(State::default()),
+        }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn line(&self, state: &mut State, id: VertexId, text: &str) {
@@ -92,19 +99,31 @@ impl Sink for Plain {
                 write_line(&format!("#{id} {}", self.paint("36", &printable(name))));
                 state.last = *id;
             }
-            Event::Log { id, line, seconds } => self.line(&mut state, *id, &format!("{seconds:.3} {}", printable(line))),
+            Event::Log { id, line, seconds } => {
+                self.line(&mut state, *id, &format!("{seconds:.3} {}", printable(line)))
+            }
             Event::Cached { id } => self.line(&mut state, *id, &self.paint("34", "CACHED")),
-            Event::Done { id, seconds } => self.line(&mut state, *id, &self.paint("32", &format!("DONE {seconds:.1}s"))),
-            Event::Failed { id, message } => self.line(&mut state, *id, &self.paint("31", &format!("ERROR: {}", printable(message)))),
+            Event::Done { id, seconds } => {
+                self.line(&mut state, *id, &self.paint("32", &format!("DONE {seconds:.1}s")))
+            }
+            Event::Failed { id, message } => self.line(
+                &mut state,
+                *id,
+                &self.paint("31", &format!("ERROR: {}", printable(message))),
+            ),
             Event::Canceled { id } => self.line(&mut state, *id, "CANCELED"),
-            Event::Warning { message } => write_line(&format!("{}: {}", self.paint("33", "warning"), printable(message))),
+            Event::Warning { message } => {
+                write_line(&format!("{}: {}", self.paint("33", "warning"), printable(message)))
+            }
         }
     }
 }
 
 /// Takes out control characters other than tabs and colour, so that a build's output cannot steer the terminal's cursor.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\x1b')).collect()
+    text.chars()
+        .filter(|c| !c.is_control() || matches!(c, '\t' | '\x1b'))
+        .collect()
 }
 
 fn write_line(text: &str) {
