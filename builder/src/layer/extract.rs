@@ -1,13 +1,14 @@
 //! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
 
-use crate::beneath::{Dir, FileError, Owner, Xattr, clean, kept_xattr, kind};
+use super::read::{Entry, TarReader};
+use crate::beneath::{Dir, FileError, Owner, clean, kind};
 use rustix::fs::{FileType, makedev};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use tar::{Archive, Entry, EntryType, Header};
+use tar::EntryType;
 
 /// Most entries taken from one archive: ten times the largest images seen.
 const MAX_ENTRIES: usize = 20_000_000;
@@ -111,15 +112,14 @@ pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<
         made: HashSet::new(),
         times: Vec::new(),
     };
-    let mut archive = Archive::new(archive.take(MAX_UNPACKED + 1));
-    let mut total = 0u64;
-    for (count, entry) in archive.entries().map_err(ExtractError::Archive)?.enumerate() {
-        let mut entry = entry.map_err(ExtractError::Archive)?;
-        total = total.saturating_add(entry.size());
+    let mut archive = TarReader::new(archive.take(MAX_UNPACKED + 1));
+    let (mut total, mut count) = (0u64, 0usize);
+    while let Some(entry) = archive.next_entry().map_err(ExtractError::Archive)? {
+        (total, count) = (total.saturating_add(entry.size), count + 1);
         if count > MAX_ENTRIES || total > MAX_UNPACKED {
             return Err(ExtractError::TooLarge);
         }
-        extractor.entry(&mut entry)?;
+        extractor.entry(&entry, &mut archive.content())?;
     }
     // What follows the end mark (padding, signatures) still counts for the digest: read it to the end.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ExtractError::Archive)?;
@@ -135,17 +135,10 @@ struct Extractor<'a> {
     times: Vec<(PathBuf, i64)>,
 }
 
-struct Attributes {
-    mode: u32,
-    owner: Owner,
-    mtime: i64,
-    xattrs: Vec<Xattr>,
-}
-
 impl Extractor<'_> {
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<()> {
-        let raw = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
-        if raw.as_os_str().as_bytes().contains(&0) {
+    fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let raw = PathBuf::from(OsString::from_vec(entry.path.clone()));
+        if entry.path.contains(&0) {
             return Err(ExtractError::Entry {
                 path: raw,
                 what: "has a NUL byte in its name",
@@ -158,9 +151,9 @@ impl Extractor<'_> {
             });
         }
         let path = clean(&raw);
-        let attributes = self.attributes(entry, &path)?;
+        let owner = self.owner(entry, &path)?;
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-            return self.root_entry(&attributes);
+            return self.root_entry(entry, owner);
         };
         let parent_dir = self.parent(parent)?;
         if self.options.layer
@@ -168,66 +161,30 @@ impl Extractor<'_> {
         {
             return whiteout(&parent_dir, OsStr::from_bytes(hidden), &path);
         }
-        self.place(entry, &parent_dir, name, &path, &attributes)
+        self.place(entry, content, &parent_dir, name, &path, owner)
     }
 
     /// The archive's own root: it counts for a layer, not for ADD into an existing directory.
-    fn root_entry(&self, attributes: &Attributes) -> Result<()> {
+    fn root_entry(&self, entry: &Entry, owner: Owner) -> Result<()> {
         if self.options.layer {
-            self.root.set_mode(OsStr::new("."), attributes.mode)?;
-            self.root.set_owner(OsStr::new("."), attributes.owner)?;
+            self.root.set_owner(OsStr::new("."), owner)?;
+            self.root.set_mode(OsStr::new("."), entry.mode)?;
         }
         Ok(())
     }
 
-    fn attributes(&self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<Attributes> {
-        let damaged = ExtractError::Archive;
-        let mut xattrs = Vec::new();
-        let (mut uid, mut gid) = (None, None);
-        if let Some(records) = entry.pax_extensions().map_err(damaged)? {
-            for record in records {
-                let record = record.map_err(ExtractError::Archive)?;
-                let number = || {
-                    std::str::from_utf8(record.value_bytes())
-                        .ok()
-                        .and_then(|v| v.parse::<u64>().ok())
-                };
-                match record.key_bytes() {
-                    b"uid" => uid = number(),
-                    b"gid" => gid = number(),
-                    key => {
-                        let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else {
-                            continue;
-                        };
-                        let name = OsStr::from_bytes(name);
-                        if kept_xattr(name) && !name.as_bytes().contains(&0) {
-                            xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
-                        }
-                    }
-                }
-            }
-        }
-        let header = entry.header();
-        let id = |pax: Option<u64>, plain: Result<u64>| -> Result<u32> {
-            let wide = match pax {
-                Some(id) => id,
-                None => plain?,
-            };
+    fn owner(&self, entry: &Entry, path: &Path) -> Result<Owner> {
+        let what = "has an owner beyond 32 bits";
+        let id = |wide: u64| {
             u32::try_from(wide).map_err(|_| ExtractError::Entry {
                 path: path.to_owned(),
-                what: "has an owner beyond 32 bits",
+                what,
             })
         };
-        let owner = Owner {
-            uid: id(uid, number(header, 108..116, Header::uid))?,
-            gid: id(gid, number(header, 116..124, Header::gid))?,
-        };
-        Ok(Attributes {
-            mode: number(header, 100..108, Header::mode)? & 0o7777,
-            owner: self.options.owner.unwrap_or(owner),
-            mtime: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
-            xattrs,
-        })
+        Ok(self.options.owner.unwrap_or(Owner {
+            uid: id(entry.uid)?,
+            gid: id(entry.gid)?,
+        }))
     }
 
     /// Opens the directory an entry goes into, making what the archive implies but does not list.
@@ -282,40 +239,35 @@ impl Extractor<'_> {
 
     fn place(
         &mut self,
-        entry: &mut Entry<'_, impl Read>,
+        entry: &Entry,
+        content: &mut dyn Read,
         dir: &Dir,
         name: &OsStr,
         path: &Path,
-        attributes: &Attributes,
+        owner: Owner,
     ) -> Result<()> {
-        let entry_type = entry.header().entry_type();
-        let existing = dir.metadata(name)?;
-        let is_dir = entry_type == EntryType::Directory;
-        match existing {
-            Some(stat) if is_dir && kind(&stat) == FileType::Directory => {}
+        match dir.metadata(name)? {
+            Some(stat) if entry.kind == EntryType::Directory && kind(&stat) == FileType::Directory => {}
             Some(_) => {
                 dir.remove_all(name)?;
                 self.made.retain(|p| !p.starts_with(path));
             }
             None => {}
         }
-        match entry_type {
+        match entry.kind {
             EntryType::Directory => {
                 if dir.metadata(name)?.is_none() {
                     dir.create_dir(name, 0o700)?;
                 }
                 self.made.insert(path.to_owned());
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            EntryType::Regular => {
                 let mut file = dir.create_file(name)?;
-                io::copy(entry, &mut file).map_err(|e| FileError::new("write", dir.path().join(name), e))?;
+                io::copy(content, &mut file).map_err(|e| FileError::new("write", dir.path().join(name), e))?;
             }
-            EntryType::Symlink => dir.create_link(name, &link_target(entry, path)?)?,
-            EntryType::Link => return self.hard_link(dir, name, &link_target(entry, path)?, path),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                node(entry, dir, name, entry_type, attributes.mode)?
-            }
-            EntryType::XGlobalHeader => return Ok(()),
+            EntryType::Symlink => dir.create_link(name, link_target(entry, path)?)?,
+            EntryType::Link => return self.hard_link(dir, name, link_target(entry, path)?, path),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => node(entry, dir, name)?,
             _ => {
                 return Err(ExtractError::Entry {
                     path: path.to_owned(),
@@ -323,30 +275,23 @@ impl Extractor<'_> {
                 });
             }
         }
-        self.finish_entry(dir, name, path, attributes, entry_type)
+        self.finish_entry(entry, dir, name, path, owner)
     }
 
-    fn finish_entry(
-        &mut self,
-        dir: &Dir,
-        name: &OsStr,
-        path: &Path,
-        attributes: &Attributes,
-        entry_type: EntryType,
-    ) -> Result<()> {
-        dir.set_owner(name, attributes.owner)?;
-        if entry_type != EntryType::Symlink {
+    fn finish_entry(&mut self, entry: &Entry, dir: &Dir, name: &OsStr, path: &Path, owner: Owner) -> Result<()> {
+        dir.set_owner(name, owner)?;
+        if entry.kind != EntryType::Symlink {
             // After the owner: chown clears setuid.
-            dir.set_mode(name, attributes.mode)?;
-            for (key, value) in &attributes.xattrs {
+            dir.set_mode(name, entry.mode)?;
+            for (key, value) in &entry.xattrs {
                 dir.set_xattr(name, key, value)?;
             }
         }
-        if entry_type == EntryType::Directory {
-            self.times.push((path.to_owned(), attributes.mtime));
+        if entry.kind == EntryType::Directory {
+            self.times.push((path.to_owned(), entry.mtime));
             return Ok(());
         }
-        Ok(dir.set_mtime(name, attributes.mtime, 0)?)
+        Ok(dir.set_mtime(name, entry.mtime, 0)?)
     }
 
     fn hard_link(&self, dir: &Dir, name: &OsStr, target: &OsStr, path: &Path) -> Result<()> {
@@ -384,38 +329,19 @@ impl Extractor<'_> {
     }
 }
 
-/// Reads a number of a header; a field left blank, as npm's packages have it, is zero.
-fn number<T: Default>(
-    header: &Header,
-    field: std::ops::Range<usize>,
-    read: impl Fn(&Header) -> io::Result<T>,
-) -> Result<T> {
-    let blank = header
-        .as_bytes()
-        .get(field)
-        .is_some_and(|bytes| bytes.iter().all(|b| matches!(b, 0 | b' ')));
-    if blank {
-        Ok(T::default())
-    } else {
-        read(header).map_err(ExtractError::Archive)
+fn link_target<'a>(entry: &'a Entry, path: &Path) -> Result<&'a OsStr> {
+    if entry.link.is_empty() || entry.link.contains(&0) {
+        return Err(ExtractError::Entry {
+            path: path.to_owned(),
+            what: "is a link without target",
+        });
     }
+    Ok(OsStr::from_bytes(&entry.link))
 }
 
-fn link_target(entry: &Entry<'_, impl Read>, path: &Path) -> Result<OsString> {
-    let what = "is a link without target";
-    let target = entry.link_name_bytes().filter(|t| !t.is_empty() && !t.contains(&0));
-    let target = target.ok_or_else(|| ExtractError::Entry {
-        path: path.to_owned(),
-        what,
-    })?;
-    Ok(OsString::from_vec(target.into_owned()))
-}
-
-fn node(entry: &Entry<'_, impl Read>, dir: &Dir, name: &OsStr, entry_type: EntryType, mode: u32) -> Result<()> {
-    let header = entry.header();
-    let number = |n: io::Result<Option<u32>>| n.map_err(ExtractError::Archive).map(Option::unwrap_or_default);
-    let device = makedev(number(header.device_major())?, number(header.device_minor())?);
-    let file_type = match entry_type {
+fn node(entry: &Entry, dir: &Dir, name: &OsStr) -> Result<()> {
+    let device = makedev(entry.device.0, entry.device.1);
+    let file_type = match entry.kind {
         EntryType::Char => FileType::CharacterDevice,
         EntryType::Block => FileType::BlockDevice,
         _ => FileType::Fifo,
@@ -428,12 +354,8 @@ fn node(entry: &Entry<'_, impl Read>, dir: &Dir, name: &OsStr, entry_type: Entry
             what: "is a device 0:0, which is reserved",
         });
     }
-    Ok(dir.create_node(
-        name,
-        file_type,
-        mode,
-        if file_type == FileType::Fifo { 0 } else { device },
-    )?)
+    let device = if file_type == FileType::Fifo { 0 } else { device };
+    Ok(dir.create_node(name, file_type, entry.mode, device)?)
 }
 
 /// Turns `.wh.NAME` into an overlay whiteout and `.wh..wh..opq` into an opaque directory.

@@ -2,5 +2,6 @@
 
 pub mod compress;
 pub mod extract;
+pub mod read;
 pub mod tar;
 pub mod write;
