@@ -102,7 +102,7 @@ impl Layers {
     /// When they cannot be created.
     pub fn open(dir: &Path, scratch: &Path) -> Result<Self> {
         for path in [dir, scratch] {
-            std::fs::create_dir_all(path).map_err(|e| FileError::new("create directory", path, e))?;
+            super::scratch::private_dir(path)?;
         }
         Ok(Self {
             dir: dir.to_owned(),
