@@ -1,6 +1,7 @@
 //! The command line: a file per subcommand.
 
 mod agent;
+mod imagedefinitions;
 mod jobs;
 mod run;
 mod submit;
@@ -30,6 +31,11 @@ enum Command {
     Submit(submit::Args),
     /// Look at the jobs of a queue.
     Jobs(jobs::Args),
+    /// Write imagedefinitions.json and imageDetail.json for a deploy stage.
+    Imagedefinitions(imagedefinitions::Args),
+    /// Print a login to ECR; the runner of a job starts this.
+    #[command(hide = true)]
+    EcrToken(crate::shim::TokenArgs),
     /// Run one job of an agent; agents start this.
     #[command(hide = true)]
     RunJob(crate::job::ProcessArgs),
@@ -44,6 +50,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Agent(args) => agent::main(&args),
         Command::Submit(args) => submit::main(&args),
         Command::Jobs(args) => jobs::main(&args),
+        Command::Imagedefinitions(args) => imagedefinitions::main(&args),
+        Command::EcrToken(args) => crate::shim::print_token(&args),
         Command::RunJob(args) => crate::job::process_main(&args),
     };
     result.unwrap_or_else(|error| {

@@ -28,7 +28,8 @@ impl std::fmt::Debug for Log {
 impl Log {
     pub(crate) fn new(secrets: Secrets, out: Box<dyn Write + Send>) -> Self {
         Self(Arc::new(Mutex::new(Inner {
-            masker: Masker::new(secrets),
+            masker: Masker::new(secrets.clone()),
+            secrets,
             out,
             broken: None,
         })))
