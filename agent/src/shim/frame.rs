@@ -125,6 +125,6 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_limit_allocates_nothing() {
-        assert!(read(&mut [0_u8, 255, 255, 255, 255].as_slice()).is_err());
+        read(&mut [0_u8, 255, 255, 255, 255].as_slice()).unwrap_err();
     }
 }

@@ -83,10 +83,10 @@ impl Server {
     /// Ends what is still being served and gives what was pushed.
     pub(crate) async fn stop(&self) -> Vec<PushedImage> {
         self.stop.send_replace(true);
-        if let Some(serving) = self.serving.lock().await.take() {
-            if let Err(error) = serving.await {
-                tracing::warn!(%error, "the shims' server ended badly");
-            }
+        if let Some(serving) = self.serving.lock().await.take()
+            && let Err(error) = serving.await
+        {
+            tracing::warn!(%error, "the shims' server ended badly");
         }
         self.context.pushed()
     }

@@ -41,10 +41,10 @@ impl Image {
 
 /// Finds what `text` means: the image's descriptor, and the names it was found by when it is an id.
 pub(super) fn find(store: &Store, text: &str) -> Result<Option<(Descriptor, Vec<Reference>)>, Error> {
-    if let Ok(reference) = text.parse::<Reference>() {
-        if let Some(descriptor) = by_name(store, &reference)? {
-            return Ok(Some((descriptor, vec![reference])));
-        }
+    if let Ok(reference) = text.parse::<Reference>()
+        && let Some(descriptor) = by_name(store, &reference)?
+    {
+        return Ok(Some((descriptor, vec![reference])));
     }
     let prefix = text.strip_prefix("sha256:").unwrap_or(text);
     if prefix.len() < 4 || prefix.len() > 64 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
