@@ -119,13 +119,11 @@ pub(crate) async fn run(
     processes::adopt_orphans();
     let scratch = Scratch::new()?;
     let start = Timestamp::now();
-    let mut build = Build {
+    let build = Build {
         request,
         log,
         secrets,
         scratch: &scratch,
-        phases: Vec::new(),
-        record: None,
     };
     let result = build.run(start, interrupt).await;
     processes::end_descendants();
@@ -138,12 +136,10 @@ struct Build<'a> {
     log: &'a Log,
     secrets: &'a Secrets,
     scratch: &'a Scratch,
-    phases: Vec<Phase>,
-    record: Option<Record>,
 }
 
 impl Build<'_> {
-    async fn run(&mut self, start: Timestamp, interrupt: &mut Interrupt) -> Result<Finished, JobError> {
+    async fn run(&self, start: Timestamp, interrupt: &mut Interrupt) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
         let mut record = empty_record(format!("{}:{}", request.project, request.build), Status::Failed, start);
         log.line(&format!("Running on Roadstead {}", env!("CARGO_PKG_VERSION")));
@@ -168,20 +164,17 @@ impl Build<'_> {
         record.resolved_source_version = git::head(&request.source).await;
         self.announce(&spec, record.resolved_source_version.is_some());
         record.phases.push(download.end(&PhaseEnd::Succeeded, log));
-        self.record = Some(record);
-        self.phases_and_artifacts(&spec, start, interrupt).await
+        self.phases_and_artifacts(&spec, record, start, interrupt).await
     }
 
     async fn phases_and_artifacts(
-        &mut self,
+        &self,
         spec: &Buildspec,
+        mut record: Record,
         start: Timestamp,
         interrupt: &mut Interrupt,
     ) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
-        let Some(mut record) = self.record.take() else {
-            unreachable!("the record is set before the phases begin")
-        };
         let mut output = Output::new(log.clone()).map_err(JobError::Output)?;
         let server = crate::shim::Server::start(self.scratch, self.secrets)?;
         let given = variables::Given {
