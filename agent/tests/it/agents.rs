@@ -272,7 +272,7 @@ fn a_job_through_sqs_from_a_git_repository() {
 
 /// Makes the queue by the emulator's HTTP interface, the tests having no SDK of their own.
 fn create_queue(moto: &services::Service) {
-    use std::io::{Read, Write};
+    use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", moto.port)).unwrap();
     let body = "{\"QueueName\":\"jobs\"}";
     let credential = "Credential=test/20260101/us-east-1/sqs/aws4_request, SignedHeaders=host, Signature=0";

@@ -1,6 +1,6 @@
 //! Signals during a run.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};

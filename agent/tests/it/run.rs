@@ -100,11 +100,16 @@ fn variables_by_their_order_and_nothing_of_the_runner() {
     workspace.set("CARGO_HOME", "/nowhere");
     workspace.write(
         "src/buildspec.yml",
-        "version: 0.2\nenv:\n  variables: {A: spec, B: '$HOME', FROM_CALLER: spec}\nphases:\n  build:\n    commands:\n      - env > \
-         ../env.txt\n",
+        "version: 0.2\nenv:\n  variables: {A: spec, B: '$HOME', FROM_CALLER: spec}\n  exported-variables: [A, LATER, NEVER]\nphases:\n  build:\n    commands:\n      - env > \
+         ../env.txt; LATER=1\n",
     );
-    let done = workspace.roadstead(&["run", "src", "--env", "A=flag=x"]);
+    let done = workspace.roadstead(&["run", "src", "--env", "A=flag=x", "--record", "record.json"]);
     assert_eq!(done.status, Some(0), "{done:?}");
+    let record: serde_json::Value = serde_json::from_str(&workspace.read("record.json")).unwrap();
+    assert_eq!(
+        record["exportedEnvironmentVariables"],
+        serde_json::json!({"A": "flag=x", "LATER": "1"})
+    );
     let environment = workspace.read("env.txt");
     let has = |line: &str| environment.lines().any(|other| other == line);
     for line in [

@@ -99,6 +99,8 @@ fn what_docker_tells_of_local_images() {
         "docker rmi $(docker images -q two) || echo rmi $?",
         "docker rmi -f $(docker images -q two); docker images -q | wc -l",
         "docker info > /dev/null && docker version > /dev/null && docker --version",
+        "python3 -c \"import os,socket; s=socket.socket(socket.AF_UNIX); s.connect(os.environ[\\\"ROADSTEAD_SHIM_SOCKET\\\"]); \
+         s.sendall(b\\\"\\xff\\\"*64); print(\\\"answer\\\", len(s.recv(9)))\"",
         "docker compose up || echo compose $?; docker run x || echo run $?; docker buildx create --use || echo create $?",
         "nohup dockerd --host=unix:///var/run/docker.sock & timeout 15 sh -c \"until docker info; do sleep 1; done\" > /dev/null",
     ]);
@@ -122,6 +124,7 @@ fn what_docker_tells_of_local_images() {
         "\nUntagged: two:latest\n",
         "\n0\n",
         "\nDocker version ",
+        "\nanswer 0\n",
         "docker compose is not served by roadstead\ncompose 1\n",
         "docker run is not served by roadstead\nrun 1\n",
         "docker buildx create is not served by roadstead\ncreate 1\n",
