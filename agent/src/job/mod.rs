@@ -54,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) source_version: Option<String>,
     /// The repository, without credentials.
     pub(crate) repository: Option<String>,
+    /// Certificates that registry clients of the job trust besides the system's.
+    pub(crate) ca_bundle: Option<PathBuf>,
 }
 
 /// What became of a job.
@@ -176,7 +178,7 @@ impl Build<'_> {
     ) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
         let mut output = Output::new(log.clone()).map_err(JobError::Output)?;
-        let server = crate::shim::Server::start(self.scratch, self.secrets)?;
+        let server = crate::shim::Server::start(self.scratch, self.secrets, request.ca_bundle.as_deref())?;
         let given = variables::Given {
             request,
             spec,
@@ -312,15 +314,25 @@ impl Build<'_> {
 
 fn read_buildspec(name: &str, place: &Path) -> Result<String, Diagnostic> {
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::fs::OFlags;
+
     let limit = 4 * 1024 * 1024;
     let mut bytes = Vec::new();
-    let read = fs::File::open(place).and_then(|file| {
-        // A directory opens well and fails to be read; a device would be read for ever.
-        if !file.metadata()?.is_file() {
-            return Err(std::io::Error::other("not a file"));
-        }
-        file.take(limit).read_to_end(&mut bytes)
-    });
+    // Non-blocking: to open a pipe that nobody writes to would take for ever.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let read = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(place)
+        .and_then(|file| {
+            // A directory opens well and fails to be read; a device would be read for ever.
+            if !file.metadata()?.is_file() {
+                return Err(std::io::Error::other("not a file"));
+            }
+            file.take(limit).read_to_end(&mut bytes)
+        });
     match read {
         Ok(_) => String::from_utf8(bytes).map_err(|_| Diagnostic::of_file(name, "the buildspec is not UTF-8")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

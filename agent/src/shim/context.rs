@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use roadstead_proto::record::PushedImage;
 use roadstead_registry_client::{Client, ClientOptions, CredentialStore, Error, RegistriesConfig, Store};
 
-use crate::config::Config;
 use crate::environment;
 use crate::logs::Secrets;
 
@@ -15,14 +14,16 @@ use crate::logs::Secrets;
 pub(super) struct Context {
     docker_config: PathBuf,
     secrets: Secrets,
+    ca_bundle: Option<PathBuf>,
     pushed: Mutex<Vec<PushedImage>>,
 }
 
 impl Context {
-    pub(super) fn new(docker_config: PathBuf, secrets: Secrets) -> Self {
+    pub(super) fn new(docker_config: PathBuf, secrets: Secrets, ca_bundle: Option<PathBuf>) -> Self {
         Self {
             docker_config,
             secrets,
+            ca_bundle,
             pushed: Mutex::default(),
         }
     }
@@ -38,11 +39,10 @@ impl Context {
 
     /// A client with the logins of this moment; an older one may hold tokens from before a `docker login`.
     pub(super) fn client(&self) -> Result<Client, Error> {
-        let config = Config::load().unwrap_or_default();
         Client::new(ClientOptions {
             registries: RegistriesConfig::load_default()?,
             credentials: CredentialStore::new(Some(self.docker_config.clone())),
-            ca_bundle: config.ca_bundle,
+            ca_bundle: self.ca_bundle.clone(),
             ..ClientOptions::default()
         })
     }

@@ -48,7 +48,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Sets up links and socket in `scratch` and begins to serve. Needs a tokio runtime.
-    pub(crate) fn start(scratch: &Scratch, secrets: &Secrets) -> Result<Self, ShimError> {
+    pub(crate) fn start(scratch: &Scratch, secrets: &Secrets, ca_bundle: Option<&Path>) -> Result<Self, ShimError> {
         let links = scratch.directory("bin")?;
         let binary = std::env::current_exe().map_err(ShimError::Listen)?;
         for name in NAMES.into_iter().chain(["roadstead"]) {
@@ -59,7 +59,11 @@ impl Server {
         let listener = UnixListener::bind(&socket).map_err(ShimError::Listen)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
             .map_err(FileError::at("set the mode of", &socket))?;
-        let context = Arc::new(Context::new(scratch.directory("docker")?, secrets.clone()));
+        let context = Arc::new(Context::new(
+            scratch.directory("docker")?,
+            secrets.clone(),
+            ca_bundle.map(Path::to_owned),
+        ));
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(serve(listener, Arc::clone(&context), stopped));
         Ok(Self {

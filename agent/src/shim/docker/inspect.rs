@@ -29,23 +29,30 @@ struct Inspect {
 pub(super) async fn serve(context: &Context, session: &mut Session, arguments: Vec<String>) -> io::Result<u8> {
     let inspect: Inspect = or_exit!(parse(session, "inspect", arguments).await?);
     let store = or_fail!(session, context.store());
-    let (mut found, mut status) = (Vec::new(), 0);
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in &inspect.images {
         match or_fail!(session, document(&store, name)) {
             Some(document) => found.push(document),
-            None => status = session.fail(&format!("Error: No such object: {name}")).await?,
+            None => missing.push(name),
         }
     }
-    let Some(format) = &inspect.format else {
-        let text = serde_json::to_string_pretty(&found).map_err(io::Error::other)?;
-        session.line(&text).await?;
-        return Ok(status);
-    };
-    for document in &found {
-        match template::render(format, document) {
-            Ok(text) => session.line(&text).await?,
-            Err(reason) => status = session.fail(&reason).await?,
+    let mut status = 0;
+    match &inspect.format {
+        None => {
+            let text = serde_json::to_string_pretty(&found).map_err(io::Error::other)?;
+            session.line(&text).await?;
         }
+        Some(format) => {
+            for document in &found {
+                match template::render(format, document) {
+                    Ok(text) => session.line(&text).await?,
+                    Err(reason) => status = session.fail(&reason).await?,
+                }
+            }
+        }
+    }
+    for name in missing {
+        status = session.fail(&format!("Error: No such object: {name}")).await?;
     }
     Ok(status)
 }

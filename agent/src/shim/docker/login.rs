@@ -2,6 +2,8 @@
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use roadstead_registry_client::{Error, Secret, login as keep, logout as forget};
 
@@ -82,6 +84,8 @@ pub(super) async fn login(context: &Context, session: &mut Session, arguments: V
         return session.fail("Error: password is empty").await;
     }
     context.secrets().add(&password);
+    // The file that keeps the login holds it in this form, and a command may print the file.
+    context.secrets().add(&STANDARD.encode(format!("{user}:{password}")));
     let (server, secret) = (server(login.server), Secret::new(password));
     let client = or_fail!(session, context.client());
     match client.ping_login(&server, &user, &secret).await {
