@@ -93,11 +93,8 @@ impl RegistriesConfig {
         let directories = match variable(DIRECTORY_VARIABLE) {
             Some(directory) => vec![directory],
             None => {
-                let user = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
-                user.map(|user| user.join("roadstead"))
-                    .into_iter()
-                    .chain([PathBuf::from(SYSTEM_DIRECTORY)])
-                    .collect()
+                let user = variable("HOME").map(|home| home.join(".config/roadstead"));
+                user.into_iter().chain([PathBuf::from(SYSTEM_DIRECTORY)]).collect()
             }
         };
         match directories

@@ -196,7 +196,7 @@ pub enum RegistryError {
         source: Option<Source>,
     },
     /// The registry wants a login, or refuses the one it got.
-    #[error("{host} refused the login for {operation}{}", detail_suffix(detail))]
+    #[error("{host} {} {operation}{}", login_verb(*with_credentials), detail_suffix(detail))]
     Unauthorized {
         /// Host and port.
         host: String,
@@ -416,6 +416,14 @@ fn connect_hint(host: &str, problem: ConnectProblem) -> Option<String> {
         }
         ConnectProblem::UnknownHost => Some(format!("check the spelling of {host} and the name service")),
         ConnectProblem::Other => None,
+    }
+}
+
+fn login_verb(with_credentials: bool) -> &'static str {
+    if with_credentials {
+        "refused the login for"
+    } else {
+        "wants a login for"
     }
 }
 

@@ -3,13 +3,14 @@
 //! They are looked up under the name the user wrote, since `docker login` was made for it, and only after a registry has
 //! asked for a login.
 
+#[cfg(feature = "ecr")]
+mod ecr_tokens;
 mod helper;
 mod login;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +18,6 @@ use serde::Deserialize;
 
 pub use login::{login, logout};
 
-use crate::ecr;
 use crate::error::{RegistryError, Result};
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -26,9 +26,6 @@ const FILE_NAME: &str = "config.json";
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 /// Key under which docker keeps the login to Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-/// A token is renewed this long before its end, so that an upload that has begun can finish.
-#[cfg(feature = "ecr")]
-const RENEWAL_MARGIN: Duration = Duration::from_secs(15 * 60);
 /// Docker's sign that the secret is an OAuth2 refresh token.
 const TOKEN_USER: &str = "<token>";
 
@@ -46,7 +43,8 @@ pub(crate) struct Credential {
 #[derive(Clone, Debug)]
 pub struct CredentialStore {
     directory: Option<PathBuf>,
-    ecr_tokens: Arc<tokio::sync::Mutex<HashMap<(String, String), Credential>>>,
+    #[cfg(feature = "ecr")]
+    ecr_tokens: ecr_tokens::EcrTokens,
 }
 
 /// What of docker's `config.json` matters here.
@@ -83,7 +81,8 @@ impl CredentialStore {
             .or_else(|| variable("HOME").map(|home| home.join(".docker")));
         Self {
             directory,
-            ecr_tokens: Arc::default(),
+            #[cfg(feature = "ecr")]
+            ecr_tokens: ecr_tokens::EcrTokens::default(),
         }
     }
 
@@ -91,11 +90,18 @@ impl CredentialStore {
     ///
     /// Order: the credential helper named for the host, a login in the file (the longest path first), the general helper,
     /// Amazon ECR by the host's name.
+    #[cfg_attr(
+        not(feature = "ecr"),
+        expect(unused_variables, reason = "only AWS is asked over https from here")
+    )]
     pub(crate) async fn find(&self, name: &Reference, ca: Option<&Path>) -> Result<Option<Credential>> {
         if let Some(found) = self.find_stored(name.registry(), Some(name.repository())).await? {
             return Ok(Some(found));
         }
-        self.find_ecr(name.registry(), ca).await
+        #[cfg(feature = "ecr")]
+        return self.ecr_tokens.find(name.registry(), ca).await;
+        #[cfg(not(feature = "ecr"))]
+        Ok(None)
     }
 
     /// Finds a stored login for a host alone, as for a mirror with an account of its own.
@@ -126,37 +132,6 @@ impl CredentialStore {
             Some(helper) if !helper.is_empty() => helper::get(helper, server).await,
             _ => Ok(None),
         }
-    }
-
-    #[cfg(feature = "ecr")]
-    async fn find_ecr(&self, host: &str, ca: Option<&Path>) -> Result<Option<Credential>> {
-        let Some(registry) = ecr::parse_host(host) else {
-            return Ok(None);
-        };
-        let key = (registry.region.clone(), registry.account.clone());
-        let mut tokens = self.ecr_tokens.lock().await;
-        let fresh = |credential: &&Credential| {
-            credential
-                .expires_at
-                .is_some_and(|end| SystemTime::now() + RENEWAL_MARGIN < end)
-        };
-        if let Some(known) = tokens.get(&key).filter(fresh) {
-            return Ok(Some(known.clone()));
-        }
-        let token = ecr::token_for(&registry, ca).await?;
-        let credential = Credential {
-            user: token.user,
-            secret: token.password,
-            is_identity_token: false,
-            expires_at: Some(token.expires_at),
-        };
-        tokens.insert(key, credential.clone());
-        Ok(Some(credential))
-    }
-
-    #[cfg(not(feature = "ecr"))]
-    async fn find_ecr(&self, _host: &str, _ca: Option<&Path>) -> Result<Option<Credential>> {
-        Ok(None)
     }
 }
 

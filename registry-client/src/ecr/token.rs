@@ -1,11 +1,10 @@
 //! `ecr:GetAuthorizationToken` through the AWS SDK.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region};
-use aws_sdk_ecr::error::DisplayErrorContext;
 use aws_sdk_ecr::types::AuthorizationData;
 use aws_smithy_http_client::{Builder, tls};
 use base64::Engine as _;
@@ -86,12 +85,23 @@ fn reason(
     error: &aws_sdk_ecr::error::SdkError<aws_sdk_ecr::operation::get_authorization_token::GetAuthorizationTokenError>,
 ) -> String {
     use aws_sdk_ecr::error::ProvideErrorMetadata as _;
-    let text = match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => match error.source() {
-            Some(source) => format!("{}", DisplayErrorContext(source)),
-            None => format!("{}", DisplayErrorContext(error)),
-        },
+    if let (Some(code), Some(message)) = (error.code(), error.message()) {
+        return crate::digest::shorten(&format!("{code}: {message}"));
+    }
+    let mut texts: Vec<String> = Vec::new();
+    let mut source: Option<&dyn Error> = error.source();
+    while let Some(current) = source {
+        // Each cause on one line; the list of all credential providers comes in many.
+        let text = current.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+        source = current.source();
+    }
+    let text = if texts.is_empty() {
+        error.to_string()
+    } else {
+        texts.join(": ")
     };
     crate::digest::shorten(&text)
 }

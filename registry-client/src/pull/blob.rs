@@ -17,8 +17,9 @@ use crate::transport::answer::{interrupted, next_chunk};
 use crate::transport::retry::{delay, retry};
 use crate::transport::{Answer, Direction, Endpoint, Payload, Request, Transport};
 
-/// Pieces on their way from the network to the disk. A piece is at most a few hundred KiB.
-const QUEUE: usize = 16;
+/// Pieces on their way from the network to the disk. A piece is at most a few hundred KiB, and six blobs come at once: a
+/// longer queue would show in the peak memory wherever the disk is the slower one.
+const QUEUE: usize = 4;
 /// A download that moved on by this much has its tries given back. Less would let a server keep us busy for ever.
 const PROGRESS_THAT_COUNTS: u64 = 1024 * 1024;
 

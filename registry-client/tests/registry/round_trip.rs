@@ -231,3 +231,27 @@ async fn one_patch_without_a_range_is_sent_and_201_is_taken() {
             .any(|head| head.header("content-length") == Some("700000"))
     );
 }
+
+#[tokio::test]
+async fn a_mount_that_is_forbidden_is_asked_for_again_as_an_upload() {
+    let server = Server::registry();
+    let here = Setup::new();
+    let image = here.image("linux/amd64", &[noise(11, 1000)]);
+    let proxy = Proxy::start(server.port, |head| match head.is("POST", "mount=") {
+        true => Action::answer("403 Forbidden", "", ""),
+        false => Action::Forward,
+    });
+    let manifest = roadstead_registry_client::Manifest::parse(&here.store.read_blob(&image.digest, 100_000).unwrap());
+    let layer = manifest.unwrap().layers.remove(0);
+    let source = format!("{}/private", proxy.host()).parse().unwrap();
+    here.store.add_source(&layer.digest, &source).unwrap();
+    let app: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    let how = here
+        .client
+        .push_blob(&app, &layer, &here.store, &NoProgress)
+        .await
+        .unwrap();
+    assert_eq!(how, PushedHow::Uploaded);
+    let posts = proxy.seen("POST", "uploads");
+    assert_eq!((posts.len(), posts[1].target.as_str()), (2, "/v2/app/blobs/uploads/"));
+}
