@@ -34,9 +34,8 @@ impl Config {
 
     fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
         let mut config: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| {
-                text.get(..span.start).unwrap_or_default().lines().count().max(1)
-            });
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
             CliError::usage(format!("{}:{line}: {}", path.display(), error.message()))
                 .hint("`ca-bundle` is the only setting there is")
         })?;

@@ -60,6 +60,16 @@ impl CliError {
         self
     }
 
+    /// An error of the registry client, with what it says can be done.
+    pub(crate) fn registry(error: roadstead_registry_client::Error) -> Self {
+        let hint = error.hint();
+        let failed = Self::failed(error);
+        match hint {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -110,3 +110,20 @@ impl Interrupt {
         drop(self.asked.wait_for(|asked| matches!(asked, Asked::Kill(_))).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_time_limit_asks_once_and_is_no_signal() {
+        let mut interrupt = Interrupt::silent();
+        assert!(interrupt.signal().is_none() && !interrupt.timed_out());
+        interrupt.expire_after(Duration::from_millis(20));
+        interrupt.wait().await;
+        assert!(interrupt.timed_out());
+        assert_eq!(interrupt.insisted(), None);
+    }
+}

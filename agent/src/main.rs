@@ -20,10 +20,13 @@ mod queue;
 mod scratch;
 mod shim;
 mod source;
-#[cfg(all(test, feature = "sqs"))]
+#[cfg(test)]
+#[cfg(feature = "sqs")]
 mod test_moto;
 mod worker;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -32,5 +35,13 @@ fn main() -> ExitCode {
         return code;
     }
     notices::show();
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called)
+        .file_name()
+        .and_then(OsStr::to_str)
+        .unwrap_or_default();
+    if shim::NAMES.contains(&name) {
+        return shim::main(name);
+    }
     cli::main()
 }

@@ -46,10 +46,8 @@ pub(crate) async fn end_group(group: Option<u32>, child: &mut Child, interrupt: 
         () = interrupt.wait_insisting() => false,
     };
     signal_group(group, Signal::KILL);
-    if !ended {
-        if let Err(error) = child.wait().await {
-            tracing::warn!(%error, "cannot wait for a command");
-        }
+    if !ended && let Err(error) = child.wait().await {
+        tracing::warn!(%error, "cannot wait for a command");
     }
 }
 

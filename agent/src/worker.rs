@@ -32,6 +32,8 @@ const CLEAN_UP: Duration = Duration::from_secs(10);
 /// Bytes of log that are gathered before they are written, and the time after which fewer are.
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNK_TIME: Duration = Duration::from_millis(500);
+/// Bytes of a job's log that are kept; a command that prints for ever must not fill the queue's disk.
+const MAX_LOG_BYTES: usize = 256 * 1024 * 1024;
 /// Tries of the last write of a job.
 const COMPLETE_TRIES: u32 = 10;
 /// Bytes of a record at most.
@@ -221,7 +223,7 @@ async fn watch(
 async fn copy_log(queue: Arc<dyn Queue>, claim: Claim, mut output: Receiver) {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     let mut since = tokio::time::Instant::now();
-    let mut open = true;
+    let (mut open, mut room) = (true, MAX_LOG_BYTES);
     while open {
         let due = since + CHUNK_TIME;
         let idle = chunk.is_empty();
@@ -234,6 +236,15 @@ async fn copy_log(queue: Arc<dyn Queue>, claim: Claim, mut output: Receiver) {
         }
         let due = !open || chunk.len() >= CHUNK_BYTES || since.elapsed() >= CHUNK_TIME;
         if due && !chunk.is_empty() {
+            if room > 0 && room <= chunk.len() {
+                chunk.truncate(room);
+                chunk.extend_from_slice(b"\nThe log ends here: it has reached its limit.\n");
+                room = 0;
+            } else if room == 0 {
+                chunk.clear();
+                continue;
+            }
+            room = room.saturating_sub(chunk.len());
             if let Err(error) = queue.append_log(&claim, &chunk).await {
                 tracing::warn!(error = chain(&error), job = %claim.job.id, "a part of the log is lost");
             }

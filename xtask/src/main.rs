@@ -1,1 +1,53 @@
-fn main() {}
+//! `cargo xtask`: the tasks of development, with nothing but the standard library and JSON, so that it compiles in seconds.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it talks to a person at a terminal"
+)]
+
+mod command;
+mod demo;
+mod error;
+mod http;
+mod server;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use error::{Result, TaskError};
+
+const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
+       cargo xtask test
+
+demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
+       with --binary, by a roadstead that was built before
+test   formatting, lints and all tests";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["demo"] => demo::run(None),
+        ["demo", "--binary", binary] => demo::run(Some(binary.into())),
+        ["test"] => test::run_all(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(TaskError::new(format!("no such task\n\n{USAGE}"))),
+    }
+}

@@ -45,7 +45,7 @@ fn prepare(destination: &Path, name: &str) -> Result<PathBuf, ArtifactsError> {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), ArtifactsError> {
-    let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let no_follow = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
     let mut reader = OpenOptions::new()
         .read(true)
         .custom_flags(no_follow)

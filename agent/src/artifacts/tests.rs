@@ -60,7 +60,7 @@ fn patterns_mean_what_codebuild_documents() {
         for _ in 0..2 {
             assert_eq!(keep_in(&source, &artifacts(files)).unwrap(), expected, "{files:?}");
         }
-        assert_eq!(fs::read_dir(source.join("artifacts")).unwrap().count() > 0, true);
+        assert!(fs::read_dir(source.join("artifacts")).unwrap().count() > 0);
         fs::remove_dir_all(source.join("artifacts")).unwrap();
     }
 }

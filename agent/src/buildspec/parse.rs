@@ -476,7 +476,7 @@ impl Reader<'_> {
         for item in items {
             match &item.value {
                 Value::Scalar(text) if !text.is_empty() && !text.contains('\0') => {
-                    texts.push((text.clone(), item.mark))
+                    texts.push((text.clone(), item.mark));
                 }
                 _ => {
                     return Err(self.error(

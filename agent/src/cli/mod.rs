@@ -2,6 +2,7 @@
 
 mod agent;
 mod build;
+mod imagedefinitions;
 mod jobs;
 mod run;
 mod submit;
@@ -33,6 +34,11 @@ enum Command {
     Submit(submit::Args),
     /// Look at the jobs of a queue.
     Jobs(jobs::Args),
+    /// Write imagedefinitions.json and imageDetail.json for a deploy stage.
+    Imagedefinitions(imagedefinitions::Args),
+    /// Print a login to ECR; the runner of a job starts this.
+    #[command(hide = true)]
+    EcrToken(crate::shim::TokenArgs),
     /// Run one job of an agent; agents start this.
     #[command(hide = true)]
     RunJob(crate::job::ProcessArgs),
@@ -48,6 +54,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Agent(args) => agent::main(&args),
         Command::Submit(args) => submit::main(&args),
         Command::Jobs(args) => jobs::main(&args),
+        Command::Imagedefinitions(args) => imagedefinitions::main(&args),
+        Command::EcrToken(args) => crate::shim::print_token(&args),
         Command::RunJob(args) => crate::job::process_main(&args),
     };
     result.unwrap_or_else(|error| {

@@ -6,13 +6,19 @@ use std::process::ExitCode;
 use roadstead_proto::record::Status;
 
 use super::{assignment, runtime};
+use crate::config::Config;
 use crate::error::{CliError, FileError, Kind};
 use crate::interrupt::Interrupt;
 use crate::job::{self, BuildspecSource, Finished, Request};
 use crate::logs::{Log, Secrets};
 
+const EXIT_STATUS: &str = "Exit status: 0 when all phases succeeded, 1 when the build failed, 2 for a bad buildspec or bad \
+    arguments, 128 + the signal's number when a signal ended it: 130 for SIGINT, 143 for SIGTERM. A command has ten seconds after \
+    SIGTERM; a second signal ends it at once.";
+
 /// Arguments of `roadstead run`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(super) struct Args {
     /// The source directory, where the first command starts.
     #[arg(value_name = "DIR", default_value = ".")]
@@ -26,6 +32,9 @@ pub(super) struct Args {
     /// Where artifacts are copied to.
     #[arg(long, value_name = "DIR", default_value = "artifacts")]
     artifacts: PathBuf,
+    /// Write the build's record to FILE as JSON: phases, exported variables, pushed images.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
@@ -44,14 +53,22 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
         initiator: "roadstead-run".to_owned(),
         source_version: None,
         repository: None,
+        ca_bundle: Config::load()?.ca_bundle,
     };
     let secrets = Secrets::default();
     let log = Log::new(secrets.clone(), Box::new(std::io::stdout()));
+    let record = args.record;
     let finished = runtime()?.block_on(async {
         let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
         let finished = job::run(&request, &log, &secrets, &mut interrupt)
             .await
             .map_err(CliError::failed)?;
+        if let Some(path) = &record {
+            let bytes = serde_json::to_vec_pretty(&finished.record).map_err(CliError::failed)?;
+            std::fs::write(path, bytes)
+                .map_err(FileError::at("write", path))
+                .map_err(CliError::failed)?;
+        }
         match interrupt.signal() {
             Some(signal) => Err(stopped(signal)),
             None => Ok(finished),

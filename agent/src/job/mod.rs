@@ -54,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) source_version: Option<String>,
     /// The repository, without credentials.
     pub(crate) repository: Option<String>,
+    /// Certificates that registry clients of the job trust besides the system's.
+    pub(crate) ca_bundle: Option<PathBuf>,
 }
 
 /// What became of a job.
@@ -119,13 +121,11 @@ pub(crate) async fn run(
     processes::adopt_orphans();
     let scratch = Scratch::new()?;
     let start = Timestamp::now();
-    let mut build = Build {
+    let build = Build {
         request,
         log,
         secrets,
         scratch: &scratch,
-        phases: Vec::new(),
-        record: None,
     };
     let result = build.run(start, interrupt).await;
     processes::end_descendants();
@@ -138,12 +138,10 @@ struct Build<'a> {
     log: &'a Log,
     secrets: &'a Secrets,
     scratch: &'a Scratch,
-    phases: Vec<Phase>,
-    record: Option<Record>,
 }
 
 impl Build<'_> {
-    async fn run(&mut self, start: Timestamp, interrupt: &mut Interrupt) -> Result<Finished, JobError> {
+    async fn run(&self, start: Timestamp, interrupt: &mut Interrupt) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
         let mut record = empty_record(format!("{}:{}", request.project, request.build), Status::Failed, start);
         log.line(&format!("Running on Roadstead {}", env!("CARGO_PKG_VERSION")));
@@ -168,22 +166,19 @@ impl Build<'_> {
         record.resolved_source_version = git::head(&request.source).await;
         self.announce(&spec, record.resolved_source_version.is_some());
         record.phases.push(download.end(&PhaseEnd::Succeeded, log));
-        self.record = Some(record);
-        self.phases_and_artifacts(&spec, start, interrupt).await
+        self.phases_and_artifacts(&spec, record, start, interrupt).await
     }
 
     async fn phases_and_artifacts(
-        &mut self,
+        &self,
         spec: &Buildspec,
+        mut record: Record,
         start: Timestamp,
         interrupt: &mut Interrupt,
     ) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
-        let Some(mut record) = self.record.take() else {
-            unreachable!("the record is set before the phases begin")
-        };
         let mut output = Output::new(log.clone()).map_err(JobError::Output)?;
-        let server = crate::shim::Server::start(self.scratch, self.secrets)?;
+        let server = crate::shim::Server::start(self.scratch, self.secrets, request.ca_bundle.as_deref())?;
         let given = variables::Given {
             request,
             spec,
@@ -319,15 +314,25 @@ impl Build<'_> {
 
 fn read_buildspec(name: &str, place: &Path) -> Result<String, Diagnostic> {
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::fs::OFlags;
+
     let limit = 4 * 1024 * 1024;
     let mut bytes = Vec::new();
-    let read = fs::File::open(place).and_then(|file| {
-        // A directory opens well and fails to be read; a device would be read for ever.
-        if !file.metadata()?.is_file() {
-            return Err(std::io::Error::other("not a file"));
-        }
-        file.take(limit).read_to_end(&mut bytes)
-    });
+    // Non-blocking: to open a pipe that nobody writes to would take for ever.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let read = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(place)
+        .and_then(|file| {
+            // A directory opens well and fails to be read; a device would be read for ever.
+            if !file.metadata()?.is_file() {
+                return Err(std::io::Error::other("not a file"));
+            }
+            file.take(limit).read_to_end(&mut bytes)
+        });
     match read {
         Ok(_) => String::from_utf8(bytes).map_err(|_| Diagnostic::of_file(name, "the buildspec is not UTF-8")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

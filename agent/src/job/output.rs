@@ -2,7 +2,6 @@
 //!
 //! It stays open for the whole run: a background job that a command leaves behind goes on writing without harm.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;

@@ -11,6 +11,7 @@ use roadstead_proto::record::Record;
 use rustix::process::{Pid, Signal};
 
 use super::{BuildspecSource, Finished, Request, fault, run};
+use crate::config::Config;
 use crate::error::{CliError, FileError, chain};
 use crate::interrupt::Interrupt;
 use crate::logs::{Log, Secrets};
@@ -46,6 +47,7 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     if rustix::process::getppid() != Pid::from_raw(args.parent) {
         return Err(CliError::failed("the agent that started this job is gone"));
     }
+    let config = Config::load()?;
     let text = std::fs::read(&args.document)
         .map_err(FileError::at("read", &args.document))
         .map_err(CliError::failed)?;
@@ -55,7 +57,7 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(CliError::failed)?;
-    let record = runtime.block_on(attempt(args, &job));
+    let record = runtime.block_on(attempt(args, &job, config));
     // A copy of a large source may still run; nothing waits for it.
     runtime.shutdown_background();
     let bytes = serde_json::to_vec(&record?).map_err(CliError::failed)?;
@@ -65,7 +67,7 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn attempt(args: &ProcessArgs, job: &Job) -> Result<Record, CliError> {
+async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record, CliError> {
     let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
     interrupt.expire_after(std::time::Duration::from_secs(60 * u64::from(job.timeout_minutes())));
     let secrets = Secrets::default();
@@ -88,7 +90,7 @@ async fn attempt(args: &ProcessArgs, job: &Job) -> Result<Record, CliError> {
         log.line(&format!("Phase complete: DOWNLOAD_SOURCE State: FAULT\n{message}"));
         return Ok(fault(job, &message));
     }
-    let request = request(args, job).map_err(CliError::failed)?;
+    let request = request(args, job, config).map_err(CliError::failed)?;
     let finished = run(&request, &log, &secrets, &mut interrupt)
         .await
         .map_err(CliError::failed)?;
@@ -104,7 +106,7 @@ fn report(finished: Finished, log: &Log) -> Record {
     finished.record
 }
 
-fn request(args: &ProcessArgs, job: &Job) -> Result<Request, FileError> {
+fn request(args: &ProcessArgs, job: &Job, config: Config) -> Result<Request, FileError> {
     let source = args
         .source
         .canonicalize()
@@ -125,6 +127,7 @@ fn request(args: &ProcessArgs, job: &Job) -> Result<Request, FileError> {
         initiator: job.initiator.clone().unwrap_or_else(|| "roadstead-agent".to_owned()),
         source_version: job.source_version.clone(),
         repository: git.then(|| git::without_credentials(&job.source.location).0),
+        ca_bundle: config.ca_bundle,
     })
 }
 

@@ -1,7 +1,6 @@
 //! What every queue promises to its agents.
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;

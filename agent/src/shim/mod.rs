@@ -1,39 +1,22 @@
 //! Shims: `docker` and `aws` of a job are this binary under other names, served by the job's runner.
+//!
+//! The job's PATH begins with a directory of links to this binary. A shim sends its arguments, directory and environment over
+//! a unix socket and copies what comes back; the runner does the work, with a docker configuration of the job's own.
 
-use std::ffi::OsString;
-use std::path::Path;
+mod aws;
+mod client;
+mod context;
+mod deploy;
+mod docker;
+mod frame;
+mod pushed;
+mod server;
+mod session;
 
-use roadstead_proto::record::{PushedImage, Record};
+pub(crate) use aws::{TokenArgs, print_token};
+pub(crate) use client::{ask_pushed, main};
+pub(crate) use pushed::size_of;
+pub(crate) use server::{Server, ShimError};
 
-use crate::error::FileError;
-use crate::logs::Secrets;
-use crate::scratch::Scratch;
-
-/// Why the shims could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ShimError {
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-/// The runner's side of the shims.
-#[derive(Debug)]
-pub(crate) struct Server;
-
-impl Server {
-    pub(crate) fn start(_scratch: &Scratch, _secrets: &Secrets) -> Result<Self, ShimError> {
-        Ok(Self)
-    }
-
-    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
-        Vec::new()
-    }
-
-    pub(crate) async fn stop(&self) -> Vec<PushedImage> {
-        Vec::new()
-    }
-
-    pub(crate) async fn check_deploy_files(&self, _artifacts: &Path, _record: &Record) -> Result<(), String> {
-        Ok(())
-    }
-}
+/// Names under which this binary is a shim.
+pub(crate) const NAMES: [&str; 4] = ["docker", "aws", "dockerd", "dockerd-entrypoint.sh"];

@@ -102,7 +102,9 @@ impl Layers {
     /// When they cannot be created.
     pub fn open(dir: &Path, scratch: &Path) -> Result<Self> {
         for path in [dir, scratch] {
-            super::scratch::private_dir(path)?;
+            std::fs::create_dir_all(path).map_err(|e| FileError::new("create directory", path, e))?;
+            // Images hold setuid programs: nobody else on this machine may reach them here.
+            set_mode(path, 0o700)?;
         }
         Ok(Self {
             dir: dir.to_owned(),
@@ -346,6 +348,18 @@ impl<R: Read> Read for Tee<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_closed_to_other_users() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let base = std::env::temp_dir().join(format!("roadstead-layers-{}", std::process::id()));
+        Layers::open(&base.join("layers"), &base.join("scratch")).unwrap();
+        for name in ["layers", "scratch"] {
+            let mode = std::fs::metadata(base.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{name}");
+        }
+        std::fs::remove_dir_all(&base).unwrap();
+    }
 
     #[test]
     fn chain_ids_follow_the_specification() {

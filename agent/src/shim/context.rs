@@ -1,0 +1,66 @@
+//! What the calls of one job share.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use roadstead_proto::record::PushedImage;
+use roadstead_registry_client::{Client, ClientOptions, CredentialStore, Error, RegistriesConfig, Store};
+
+use crate::environment;
+use crate::logs::Secrets;
+
+/// What the calls of one job share.
+#[derive(Debug)]
+pub(super) struct Context {
+    docker_config: PathBuf,
+    secrets: Secrets,
+    ca_bundle: Option<PathBuf>,
+    pushed: Mutex<Vec<PushedImage>>,
+}
+
+impl Context {
+    pub(super) fn new(docker_config: PathBuf, secrets: Secrets, ca_bundle: Option<PathBuf>) -> Self {
+        Self {
+            docker_config,
+            secrets,
+            ca_bundle,
+            pushed: Mutex::default(),
+        }
+    }
+
+    /// The job's own docker configuration.
+    pub(super) fn docker_config(&self) -> &Path {
+        &self.docker_config
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// A client with the logins of this moment; an older one may hold tokens from before a `docker login`.
+    pub(super) fn client(&self) -> Result<Client, Error> {
+        Client::new(ClientOptions {
+            registries: RegistriesConfig::load_default()?,
+            credentials: CredentialStore::new(Some(self.docker_config.clone())),
+            ca_bundle: self.ca_bundle.clone(),
+            ..ClientOptions::default()
+        })
+    }
+
+    /// The local images.
+    pub(super) fn store(&self) -> Result<Store, Error> {
+        Store::open(&environment::data_directory().join("store"))
+    }
+
+    /// What was pushed so far.
+    pub(super) fn pushed(&self) -> Vec<PushedImage> {
+        self.pushed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a push; a later one of the same tag takes the place of an earlier.
+    pub(super) fn note_pushed(&self, image: PushedImage) {
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.retain(|earlier| (&earlier.name, &earlier.tag) != (&image.name, &image.tag));
+        pushed.push(image);
+    }
+}

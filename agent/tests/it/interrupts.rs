@@ -1,0 +1,64 @@
+//! Signals during a run.
+
+use std::io::Read as _;
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::workspace::{Workspace, is_running, wait_for};
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// Runs a command that marks its start, signals the run, and gives its status and log.
+fn interrupted(workspace: &Workspace, command: &str, signals: &[Signal]) -> (Option<i32>, String) {
+    let text =
+        format!("version: 0.2\nphases:\n  build:\n    commands:\n      - '{command}'\n    finally: [echo NEVER]\n");
+    workspace.write("src/buildspec.yml", &text);
+    let mut child = workspace
+        .command(&["run", "src"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the command", || workspace.path("src/started").exists());
+    for (index, one) in signals.iter().enumerate() {
+        if index > 0 {
+            wait_for("the first signal's effect", || workspace.path("src/asked").exists());
+        }
+        signal(&child, *one);
+    }
+    let mut log = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut log).unwrap();
+    let status = child.wait().unwrap().code();
+    std::fs::remove_file(workspace.path("src/started")).unwrap();
+    (status, log)
+}
+
+#[test]
+fn a_signal_ends_command_and_run() {
+    let workspace = Workspace::new();
+    let mark = format!("{}.5", 800_000 + std::process::id() % 90_000);
+    for (one, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (ended, log) = interrupted(&workspace, &format!(": > started; sleep {mark}; true"), &[one]);
+        assert_eq!(ended, Some(status));
+        assert!(log.contains("Phase complete: BUILD State: STOPPED"), "{log}");
+        assert!(!log.contains("NEVER\n") && !log.contains("POST_BUILD"), "{log}");
+        assert!(!is_running(&format!("sleep\0{mark}")));
+        workspace.assert_tidy();
+    }
+}
+
+#[test]
+fn a_command_may_clean_up_and_a_second_signal_insists() {
+    let workspace = Workspace::new();
+    let trap = "trap \"echo cleaned; exit 0\" TERM; : > started; while :; do sleep 0.05; done";
+    let (ended, log) = interrupted(&workspace, trap, &[Signal::INT]);
+    assert!(ended == Some(130) && log.contains("\ncleaned\n"), "{log}");
+    // A command that ignores SIGTERM has ten seconds; the second signal cuts them short.
+    let deaf = "trap \": > asked\" TERM; : > started; while :; do sleep 0.05; done";
+    let (ended, log) = interrupted(&workspace, deaf, &[Signal::INT, Signal::INT]);
+    assert!(ended == Some(130) && log.contains("State: STOPPED"), "{log}");
+    workspace.assert_tidy();
+}

@@ -1,0 +1,10 @@
+//! The binary as its users see it, against real registries and a real AWS emulator.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
+mod agents;
+mod bad_input;
+mod interrupts;
+mod run;
+mod services;
+mod shims;
+mod workspace;
