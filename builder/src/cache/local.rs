@@ -56,7 +56,10 @@ impl LocalCache {
     /// When the record cannot be written.
     pub fn put(&self, key: &Digest, record: &Record) -> io::Result<()> {
         let text = serde_json::to_vec(record).map_err(io::Error::other)?;
-        let temporary = self.dir.join(format!(".{}-{}", key.hex(), std::process::id()));
+        // Equal steps of two stages may end at the same moment.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let temporary = self.dir.join(format!(".{}-{}-{number}", key.hex(), std::process::id()));
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(&text)?;
         std::fs::rename(&temporary, self.dir.join(key.hex()))
@@ -67,6 +70,20 @@ impl LocalCache {
 mod tests {
     use super::*;
     use roadstead_registry_client::{Descriptor, media_type};
+
+    #[test]
+    fn equal_steps_may_end_at_once() {
+        let base = std::env::temp_dir().join(format!("roadstead-cache-equal-{}", std::process::id()));
+        let cache = LocalCache::open(&base.join("cache"), &Store::open(&base.join("store")).unwrap()).unwrap();
+        let key = Digest::of(b"key");
+        let put = || (0..200).try_for_each(|_| cache.put(&key, &Record { layer: None }));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
+            threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
+        });
+        assert_eq!(std::fs::read_dir(base.join("cache")).unwrap().count(), 1);
+        std::fs::remove_dir_all(&base).unwrap();
+    }
 
     #[test]
     fn a_record_without_its_layer_is_no_hit() {
