@@ -3,6 +3,7 @@
 
 use crate::beneath::{Dir, FileError};
 use rustix::fs::FlockOperation;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -87,11 +88,26 @@ fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
             continue;
         };
         let Ok(lock) = dir.open_file(&lock_name) else { continue };
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_named(&dir, &lock_name, &lock)?
+        {
             remove(&dir, name);
         }
     }
     Ok(())
+}
+
+/// Tells whether `lock` is still what the name stands for: its owner may have removed it, and another build taken the name, between
+/// opening and locking.
+fn is_named(dir: &Dir, name: &OsStr, lock: &File) -> Result<bool, FileError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(named) = dir.metadata(name)? else {
+        return Ok(false);
+    };
+    let held = lock
+        .metadata()
+        .map_err(|e| FileError::new("stat", dir.path().join(name), e))?;
+    Ok((named.st_dev, named.st_ino) == (held.dev(), held.ino()))
 }
 
 /// Removes a scratch directory and its lock. What cannot be removed (files of ids not mapped now) is left for a build that can.
