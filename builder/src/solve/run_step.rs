@@ -49,6 +49,8 @@ struct Task {
     proxies: Vec<(String, String)>,
     cwd: String,
     user: String,
+    /// Whether the image will hold what it changes.
+    in_image: bool,
 }
 
 impl StageRun<'_> {
@@ -70,7 +72,7 @@ impl StageRun<'_> {
             .add("hostname", HOSTNAME);
         let key = key.finish();
         let vertex = self.show(&instruction.text);
-        if let Some(record) = self.find(&key) {
+        if let Some(record) = self.find(&key).await? {
             vertex.cached();
             self.accept(record, &created_by);
             return Ok(());
@@ -123,6 +125,7 @@ impl StageRun<'_> {
             proxies: self.scope.proxies(&self.state),
             cwd,
             user: self.state.user.clone(),
+            in_image: self.in_image,
         }
     }
 
@@ -200,7 +203,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     drop(root);
     command(shared, &plan, vertex)?;
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    keep_run(shared, rootfs, chain, &leave_out)
+    keep_run(shared, rootfs, chain, &leave_out, task.in_image)
 }
 
 fn keep_run(
@@ -208,6 +211,7 @@ fn keep_run(
     rootfs: crate::rootfs::overlay::Rootfs,
     chain: &[ChainId],
     leave_out: &[PathBuf],
+    in_image: bool,
 ) -> Result<Record> {
     let changes = rootfs.changes()?;
     let touched: Vec<PathBuf> = leave_out
@@ -216,7 +220,7 @@ fn keep_run(
         .cloned()
         .collect();
     drop(changes);
-    keep(shared, rootfs, chain, Some(chain), &touched)
+    keep(shared, rootfs, chain, Some(chain), &touched, in_image)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {
