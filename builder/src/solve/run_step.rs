@@ -234,7 +234,9 @@ fn present(dir: &Dir, path: &Path) -> bool {
 /// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
 fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
     let path = root.landing(target)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
     if root.follow(&path)?.is_some() {
         return Ok(None);
     }
