@@ -8,8 +8,10 @@
 
 mod add;
 mod binary;
+mod caching;
 mod copy;
 mod image;
+mod instructions;
 mod interruption;
 mod registry;
 mod sandbox;
