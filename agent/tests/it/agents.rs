@@ -95,7 +95,7 @@ fn twenty_jobs_three_agents_one_killed() {
         })
         .unwrap();
     assert_eq!(ended, 20, "a job has two results");
-    workspace.assert_tidy_but_for_killed();
+    workspace.assert_tidy();
 }
 
 #[test]
