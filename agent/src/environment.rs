@@ -11,10 +11,6 @@ pub(crate) const CONFIG: &str = "ROADSTEAD_CONFIG";
 pub(crate) const SHIM_SOCKET: &str = "ROADSTEAD_SHIM_SOCKET";
 /// Docker's configuration directory; a job has one of its own.
 pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
-/// Asks for output without colour.
-#[expect(dead_code, reason = "read by the build subcommand's renderer")]
-pub(crate) const NO_COLOR: &str = "NO_COLOR";
-
 /// Variables whose values are masked in a job's log.
 pub(crate) const SECRET_NAMES: [&str; 3] = [
     "AWS_SECRET_ACCESS_KEY",
