@@ -233,23 +233,12 @@ fn present(dir: &Dir, path: &Path) -> bool {
 
 /// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
 fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
-    if root.follow(target)?.is_some() {
+    let path = root.landing(target)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    if root.follow(&path)?.is_some() {
         return Ok(None);
     }
-    let path = crate::beneath::clean(target);
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(None);
-    };
-    let dir = root.make_dirs(parent, None)?;
-    if let Ok(link) = dir.read_link(name) {
-        let real = crate::beneath::clean(&Path::new("/").join(parent).join(link));
-        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-            return Ok(None);
-        };
-        root.make_dirs(parent, None)?.create_file(name)?;
-        return Ok(Some(real));
-    }
-    dir.create_file(name)?;
+    root.make_dirs(parent, None)?.create_file(name)?;
     Ok(Some(path))
 }
 
