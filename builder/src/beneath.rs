@@ -357,7 +357,12 @@ impl Dir {
     /// When a lookup fails, or after 255 links.
     pub fn landing(&self, path: &Path) -> Result<PathBuf> {
         const MAX_LINKS: usize = 255;
-        let parts = |path: &Path| path.components().rev().map(|c| c.as_os_str().to_owned()).collect::<Vec<_>>();
+        let parts = |path: &Path| {
+            path.components()
+                .rev()
+                .map(|c| c.as_os_str().to_owned())
+                .collect::<Vec<_>>()
+        };
         let (mut open, mut done, mut links) = (parts(path), PathBuf::new(), 0);
         while let Some(part) = open.pop() {
             match part.as_bytes() {

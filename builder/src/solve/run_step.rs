@@ -1,7 +1,7 @@
 //! RUN.
 
 use super::error::{BuildError, Result};
-use super::execute::Shared;
+use super::shared::Shared;
 use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, FileError};
 use crate::cache::local::Record;
@@ -234,7 +234,9 @@ fn present(dir: &Dir, path: &Path) -> bool {
 /// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
 fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
     let path = root.landing(target)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
     if root.follow(&path)?.is_some() {
         return Ok(None);
     }
