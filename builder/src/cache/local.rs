@@ -1,6 +1,6 @@
 //! Results of steps on this machine: a small file a key, beside the content store that holds the layers.
 
-use crate::layer::write::Layer;
+use crate::layer::write::StepLayer;
 use roadstead_registry_client::{Digest, Store};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ const MAX_RECORD: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The layer, if files changed.
-    pub layer: Option<Layer>,
+    pub layer: Option<StepLayer>,
 }
 
 /// The local cache of steps.
@@ -36,7 +36,8 @@ impl LocalCache {
         })
     }
 
-    /// Finds what the step of `key` gave. A record that is damaged, or whose layer is gone, counts as none.
+    /// Finds what the step of `key` gave. A record that is damaged, or whose blob is gone, counts as none. A layer without blob must
+    /// lie unpacked: that is for the caller to see.
     #[must_use]
     pub fn find(&self, key: &Digest) -> Option<Record> {
         let path = self.dir.join(key.hex());
@@ -44,8 +45,9 @@ impl LocalCache {
             return None;
         }
         let record: Record = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        match &record.layer {
-            Some(layer) if self.store.blob_size(&layer.descriptor.digest) != Some(layer.descriptor.size) => None,
+        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
+        match blob {
+            Some(blob) if self.store.blob_size(&blob.digest) != Some(blob.size) => None,
             _ => Some(record),
         }
     }
@@ -56,7 +58,10 @@ impl LocalCache {
     /// When the record cannot be written.
     pub fn put(&self, key: &Digest, record: &Record) -> io::Result<()> {
         let text = serde_json::to_vec(record).map_err(io::Error::other)?;
-        let temporary = self.dir.join(format!(".{}-{}", key.hex(), std::process::id()));
+        // Equal steps of two stages may end at the same moment.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let temporary = self.dir.join(format!(".{}-{}-{number}", key.hex(), std::process::id()));
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(&text)?;
         std::fs::rename(&temporary, self.dir.join(key.hex()))
@@ -69,6 +74,20 @@ mod tests {
     use roadstead_registry_client::{Descriptor, media_type};
 
     #[test]
+    fn equal_steps_may_end_at_once() {
+        let base = std::env::temp_dir().join(format!("roadstead-cache-equal-{}", std::process::id()));
+        let cache = LocalCache::open(&base.join("cache"), &Store::open(&base.join("store")).unwrap()).unwrap();
+        let key = Digest::of(b"key");
+        let put = || (0..200).try_for_each(|_| cache.put(&key, &Record { layer: None }));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
+            threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
+        });
+        assert_eq!(std::fs::read_dir(base.join("cache")).unwrap().count(), 1);
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
     fn a_record_without_its_layer_is_no_hit() {
         let base = std::env::temp_dir().join(format!("roadstead-cache-{}", std::process::id()));
         let store = Store::open(&base.join("store")).unwrap();
@@ -76,9 +95,9 @@ mod tests {
         let (key, blob) = (Digest::of(b"key"), b"layer");
         let descriptor = Descriptor::of(media_type::OCI_LAYER_GZIP, blob);
         let record = Record {
-            layer: Some(Layer {
+            layer: Some(StepLayer {
                 diff_id: Digest::of(b"diff"),
-                descriptor,
+                descriptor: Some(descriptor),
             }),
         };
         assert_eq!(cache.find(&key), None);

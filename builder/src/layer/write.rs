@@ -3,7 +3,7 @@
 use super::compress::Gzip;
 use super::tar::TarWriter;
 use roadstead_registry_client::{BlobWriter, Descriptor, Digest, DigestWriter, Store, media_type};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 
 /// Names a layer by both of its digests.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -14,41 +14,110 @@ pub struct Layer {
     pub descriptor: Descriptor,
 }
 
+/// Names a layer of a stage. One that no image will hold is never compressed: it lies unpacked, and its blob is made when it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StepLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The blob, if there is one.
+    pub descriptor: Option<Descriptor>,
+}
+
+impl From<Layer> for StepLayer {
+    fn from(layer: Layer) -> Self {
+        Self {
+            diff_id: layer.diff_id,
+            descriptor: Some(layer.descriptor),
+        }
+    }
+}
+
+impl StepLayer {
+    /// The layer with its blob, if it has one.
+    #[must_use]
+    pub fn packed(&self) -> Option<Layer> {
+        Some(Layer {
+            diff_id: self.diff_id.clone(),
+            descriptor: self.descriptor.clone()?,
+        })
+    }
+}
+
 /// A layer being written. Its digests can be had only by finishing it.
 #[derive(Debug)]
 pub struct LayerWriter {
-    tar: TarWriter<BufWriter<DigestWriter<Gzip<BlobWriter>>>>,
+    tar: TarWriter<BufWriter<Output>>,
+}
+
+/// Where a layer's tar goes.
+#[derive(Debug)]
+pub enum Output {
+    /// Compressed into the store.
+    Blob(Box<DigestWriter<Gzip<BlobWriter>>>),
+    /// Nowhere: only its diff_id is wanted.
+    DiffId(DigestWriter<io::Sink>),
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Blob(out) => out.write(bytes),
+            Self::DiffId(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl LayerWriter {
-    /// Begins a layer that goes to `store`.
+    /// Begins a layer whose blob goes to `store`.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub fn new(store: &Store) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
         let blob = store.writer().map_err(io::Error::other)?;
-        let diff = DigestWriter::new(Gzip::new(blob, threads)?);
-        Ok(Self {
-            tar: TarWriter::new(BufWriter::with_capacity(128 << 10, diff)),
-        })
+        Ok(Self::to(Output::Blob(Box::new(DigestWriter::new(Gzip::new(
+            blob, threads,
+        )?)))))
+    }
+
+    /// Begins a layer of which only the diff_id is wanted.
+    #[must_use]
+    pub fn diff_id_only() -> Self {
+        Self::to(Output::DiffId(DigestWriter::new(io::sink())))
+    }
+
+    fn to(output: Output) -> Self {
+        Self {
+            tar: TarWriter::new(BufWriter::with_capacity(128 << 10, output)),
+        }
     }
 
     /// Gives the archive to append entries to.
-    pub fn tar(&mut self) -> &mut TarWriter<BufWriter<DigestWriter<Gzip<BlobWriter>>>> {
+    pub fn tar(&mut self) -> &mut TarWriter<BufWriter<Output>> {
         &mut self.tar
     }
 
-    /// Ends the archive and commits the blob.
+    /// Ends the archive and commits the blob, if there is to be one.
     ///
     /// # Errors
     /// When writing fails; nothing is stored then.
-    pub fn finish(self) -> io::Result<Layer> {
+    pub fn finish(self) -> io::Result<StepLayer> {
         let buffered = self.tar.finish()?;
-        let diff = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let (gzip, diff_id, _) = diff.finish();
-        let (digest, size) = gzip.finish()?.commit().map_err(io::Error::other)?;
-        let descriptor = Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size);
-        Ok(Layer { diff_id, descriptor })
+        match buffered.into_inner().map_err(io::IntoInnerError::into_error)? {
+            Output::DiffId(digest) => Ok(StepLayer {
+                diff_id: digest.finish().1,
+                descriptor: None,
+            }),
+            Output::Blob(diff) => {
+                let (gzip, diff_id, _) = diff.finish();
+                let (digest, size) = gzip.finish()?.commit().map_err(io::Error::other)?;
+                let descriptor = Some(Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size));
+                Ok(StepLayer { diff_id, descriptor })
+            }
+        }
     }
 }

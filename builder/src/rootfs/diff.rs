@@ -22,6 +22,9 @@ pub enum DiffError {
     /// Writing the archive failed.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),
+    /// A file has a name that readers of a layer take for a deletion.
+    #[error("cannot keep `/{}`: in an image layer a name that begins with `.wh.` means a deletion", .0.display())]
+    Whiteout(PathBuf),
 }
 
 /// Says how a tree is written.
@@ -78,6 +81,9 @@ impl<W: Write> Writer<'_, W> {
             let full = path.join(&name);
             if self.options.leave_out.contains(&full) {
                 continue;
+            }
+            if self.options.whiteouts && name.as_encoded_bytes().starts_with(b".wh.") {
+                return Err(DiffError::Whiteout(full));
             }
             let Some(stat) = dir.metadata(&name)? else { continue };
             let file_type = kind(&stat);

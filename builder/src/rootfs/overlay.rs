@@ -102,9 +102,7 @@ impl Layers {
     /// When they cannot be created.
     pub fn open(dir: &Path, scratch: &Path) -> Result<Self> {
         for path in [dir, scratch] {
-            std::fs::create_dir_all(path).map_err(|e| FileError::new("create directory", path, e))?;
-            // Images hold setuid programs: nobody else on this machine may reach them here.
-            set_mode(path, 0o700)?;
+            super::scratch::private_dir(path)?;
         }
         Ok(Self {
             dir: dir.to_owned(),

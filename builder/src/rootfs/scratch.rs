@@ -3,6 +3,7 @@
 
 use crate::beneath::{Dir, FileError};
 use rustix::fs::FlockOperation;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -20,13 +21,9 @@ impl Scratch {
     /// # Errors
     /// When the directory cannot be made.
     pub fn new(parent: &Path) -> Result<Self, FileError> {
-        std::fs::create_dir_all(parent).map_err(|e| FileError::new("create directory", parent, e))?;
+        private_dir(parent)?;
         remove_abandoned(parent)?;
-        let name = format!("build-{}", std::process::id());
-        let lock_path = parent.join(format!("{name}.lock"));
-        let lock = File::create(&lock_path).map_err(|e| FileError::new("create", &lock_path, e))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|e| FileError::new("lock", &lock_path, e))?;
+        let (name, lock) = locked_name(parent)?;
         let path = parent.join(&name);
         std::fs::create_dir(&path).map_err(|e| FileError::new("create directory", &path, e))?;
         Ok(Self {
@@ -43,6 +40,47 @@ impl Scratch {
     }
 }
 
+/// Creates a directory that only its owner may enter: set-uid programs and devices of images lie below.
+///
+/// # Errors
+/// When it cannot be made.
+pub(super) fn private_dir(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let failed = |e| FileError::new("create directory", path, e);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes a name nobody uses. The lock is held before it has the name by which other builds look for locks nobody holds.
+fn locked_name(parent: &Path) -> Result<(String, File), FileError> {
+    let mut number = 0u32;
+    loop {
+        // Process ids are not enough: containers that share the directory have their own.
+        let name = format!("build-{}-{number}", std::process::id());
+        let (unnamed, lock_path) = (parent.join(format!("{name}.new")), parent.join(format!("{name}.lock")));
+        number += 1;
+        let lock = match File::create_new(&unnamed) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && number < 10_000 => continue,
+            Err(e) => return Err(FileError::new("create", &unnamed, e)),
+        };
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| FileError::new("lock", &unnamed, e))?;
+        let taken = std::fs::hard_link(&unnamed, &lock_path);
+        std::fs::remove_file(&unnamed).map_err(|e| FileError::new("remove", &unnamed, e))?;
+        match taken {
+            Ok(()) => return Ok((name, lock)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(FileError::new("create", &lock_path, e)),
+        }
+    }
+}
+
 fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
     let dir = Dir::open(parent)?;
     for lock_name in dir.names()? {
@@ -50,11 +88,26 @@ fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
             continue;
         };
         let Ok(lock) = dir.open_file(&lock_name) else { continue };
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_named(&dir, &lock_name, &lock)?
+        {
             remove(&dir, name);
         }
     }
     Ok(())
+}
+
+/// Tells whether `lock` is still what the name stands for: its owner may have removed it, and another build taken the name, between
+/// opening and locking.
+fn is_named(dir: &Dir, name: &OsStr, lock: &File) -> Result<bool, FileError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(named) = dir.metadata(name)? else {
+        return Ok(false);
+    };
+    let held = lock
+        .metadata()
+        .map_err(|e| FileError::new("stat", dir.path().join(name), e))?;
+    Ok((named.st_dev, named.st_ino) == (held.dev(), held.ino()))
 }
 
 /// Removes a scratch directory and its lock. What cannot be removed (files of ids not mapped now) is left for a build that can.
@@ -75,6 +128,23 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_begin_at_once() {
+        let parent = std::env::temp_dir().join(format!("roadstead-scratch-many-{}", std::process::id()));
+        std::fs::create_dir_all(&parent).unwrap();
+        let begin = || {
+            (0..50)
+                .map(|_| Scratch::new(&parent).unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+            assert!(threads.into_iter().all(|t| t.join().unwrap().len() == 50));
+        });
+        assert_eq!(std::fs::read_dir(&parent).unwrap().count(), 0);
+        std::fs::remove_dir(&parent).unwrap();
+    }
 
     #[test]
     fn removed_on_drop_and_when_abandoned() {

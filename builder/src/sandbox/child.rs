@@ -1,20 +1,20 @@
 //! The sandbox's process: step by step from the builder's namespaces to the command.
 //!
-//! Two processes: `outer` unshares and waits; `inner` is process 1 of the new pid namespace, sets up the root, drops everything, and
-//! becomes the command. When `outer` or the builder dies, the kernel kills `inner` and all below it.
+//! `inner` is process 1 of its pid namespace; it sets up the root, drops everything, and becomes the command. The processes before it
+//! are [`guard`]'s.
 
-use super::plan::{CAPABILITIES, Plan};
-use super::{CHILD_NAME, SETUP_FAILED, SandboxError, identity, seccomp};
+use super::plan::{CAPABILITIES, MOUNT_POINT_DIRS, Plan};
+use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, guard, identity, seccomp};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::ffi::CString;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 /// Does the sandbox's work when this process was started for it, and gives its exit code; otherwise gives `None` at once.
 ///
@@ -28,7 +28,7 @@ pub fn child_main() -> Option<ExitCode> {
     let role = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match role.as_str() {
-        "outer" => outer(),
+        "outer" => guard::outer(),
         "inner" => inner().map(|never| match never {}),
         "map" => identity::map_main(&rest).map(|()| 0),
         _ => Err(SandboxError::Setup("unknown role".into())),
@@ -41,7 +41,7 @@ pub fn child_main() -> Option<ExitCode> {
             let written = if role == "map" {
                 std::io::stdout().write_all(message.as_bytes())
             } else {
-                writeln!(std::io::stderr(), "{message}")
+                writeln!(std::io::stderr(), "{FAILURE_MARK}{message}")
             };
             drop(written);
             ExitCode::from(u8::try_from(SETUP_FAILED).unwrap_or(1))
@@ -59,46 +59,21 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn system<E: Into<std::io::Error>>(operation: &str) -> impl FnOnce(E) -> SandboxError + '_ {
+pub(super) fn system<E: Into<std::io::Error>>(operation: &str) -> impl FnOnce(E) -> SandboxError + '_ {
     move |e| SandboxError::system(operation, e)
 }
 
-/// Dies with the parent, and at once if it has died already.
-fn die_with_parent(parent: Option<rustix::process::Pid>) -> Result<(), SandboxError> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(system("set the parent death signal"))?;
-    if parent.is_some() && rustix::process::getppid() != parent {
-        return Err(SandboxError::Setup("the builder is gone".into()));
-    }
-    Ok(())
-}
-
-fn outer() -> Result<i32, SandboxError> {
-    die_with_parent(None)?;
-    let mut plan = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut plan)
-        .map_err(system("read the plan"))?;
-    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    // SAFETY: this process has one thread and shares neither memory nor files with another.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(system("unshare namespaces"))?;
-    let mut inner = Command::new("/proc/self/exe")
-        .arg0(CHILD_NAME)
-        .arg("inner")
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(system("start the first process of the sandbox"))?;
-    if let Some(mut stdin) = inner.stdin.take() {
-        stdin.write_all(&plan).map_err(system("hand over the plan"))?;
-    }
-    let status = inner.wait().map_err(system("wait for the command"))?;
-    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+/// Dies with the parent.
+pub(super) fn die_with_parent() -> Result<(), SandboxError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(system("set the parent death signal"))
 }
 
 enum Never {}
 
 fn inner() -> Result<Never, SandboxError> {
-    die_with_parent(None)?;
+    die_with_parent()?;
+    // A session of its own has no terminal: through the caller's one a command could type into the caller's shell.
+    rustix::process::setsid().map_err(system("leave the caller's session"))?;
     let mut text = Vec::new();
     std::io::stdin()
         .read_to_end(&mut text)
@@ -133,11 +108,55 @@ fn inner() -> Result<Never, SandboxError> {
     Err(SandboxError::system(format!("run `{first}`"), error))
 }
 
+/// What Docker hides of the kernel's own files.
+const MASKED: [&str; 12] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];
+
+fn mask(target: &Path) -> Result<(), SandboxError> {
+    let Ok(metadata) = std::fs::metadata(target) else {
+        return Ok(());
+    };
+    let failed = |e| SandboxError::system(format!("mask `{}`", target.display()), e);
+    if metadata.is_dir() {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+        return rustix::mount::mount("tmpfs", target, "tmpfs", flags, None).map_err(failed);
+    }
+    rustix::mount::mount_bind("/dev/null", target).map_err(failed)
+}
+
+/// Checks that a directory mounted on is one: a link of the image would lead the mount elsewhere.
+fn real_directory(root: &Path, name: &str) -> Result<(), SandboxError> {
+    use rustix::fs::ResolveFlags;
+    let failed = |e| SandboxError::system(format!("mount `/{name}`: the image's `/{name}` is no directory"), e);
+    let dir =
+        rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(&dir, name, flags, Mode::empty(), how)
+        .map(drop)
+        .map_err(failed)
+}
+
 /// Mounts everything the command sees below the root.
 fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
     let root = &plan.rootfs;
     // pivot_root wants a mount point that is not shared.
     rustix::mount::mount_bind_recursive(root, root).map_err(system("bind the root"))?;
+    for name in MOUNT_POINT_DIRS {
+        real_directory(root, name)?;
+    }
     let proc = root.join("proc");
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", &proc, "proc", quiet, None).map_err(system("mount /proc"))?;
@@ -146,17 +165,8 @@ fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
     for path in ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"] {
         read_only(&root.join(path))?;
     }
-    for path in [
-        "proc/kcore",
-        "proc/keys",
-        "proc/timer_list",
-        "proc/sched_debug",
-        "proc/latency_stats",
-    ] {
-        let target = root.join(path);
-        if target.exists() {
-            rustix::mount::mount_bind("/dev/null", &target).map_err(system("mask a file of /proc"))?;
-        }
+    for path in MASKED {
+        mask(&root.join(path))?;
     }
     for bind in &plan.binds {
         let target = resolve_in(root, &bind.target)?;
@@ -187,19 +197,46 @@ fn mount_sys(target: &Path, quiet: MountFlags) -> Result<(), SandboxError> {
     if rustix::mount::mount("sysfs", target, "sysfs", quiet | MountFlags::RDONLY, None).is_err() {
         // A user namespace without a network namespace may not mount sysfs; what the user sees anyway is shown.
         rustix::mount::mount_bind_recursive("/sys", target).map_err(system("show /sys"))?;
-        return read_only_bind(target);
-    }
-    let firmware = target.join("firmware");
-    if firmware.exists() {
-        rustix::mount::mount("tmpfs", &firmware, "tmpfs", quiet | MountFlags::RDONLY, None)
-            .map_err(system("mask /sys/firmware"))?;
+        return read_only_below(target);
     }
     Ok(())
 }
 
+/// Makes a mount and all mounts below it read-only: below /sys lie control groups that the user may own.
+fn read_only_below(target: &Path) -> Result<(), SandboxError> {
+    let failed = |e| SandboxError::system(format!("make `{}` read-only", target.display()), e);
+    let path = CString::new(target.as_os_str().as_bytes()).map_err(|e| failed(e.into()))?;
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let size = size_of::<libc::mount_attr>();
+    let pointer = std::ptr::from_ref(&attributes);
+    // SAFETY: path and attributes live through the call, which only reads them; `size` is the size of what is pointed to.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            pointer,
+            size,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(failed(std::io::Error::last_os_error()))
+    }
+}
+
 fn mount_dev(dev: &Path) -> Result<(), SandboxError> {
     let options = CString::new("mode=755,size=65536k").map_err(|_| SandboxError::Setup("bad options".into()))?;
-    let flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+    // No device but those bound below: a command may make nodes in here.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::STRICTATIME;
     rustix::mount::mount("tmpfs", dev, "tmpfs", flags, Some(options.as_c_str())).map_err(system("mount /dev"))?;
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let target = dev.join(name);
@@ -229,7 +266,10 @@ fn mount_dev(dev: &Path) -> Result<(), SandboxError> {
 }
 
 fn mount_in_dev(target: &Path, kind: &str, options: &str) -> Result<(), SandboxError> {
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mut flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    if kind != "devpts" {
+        flags |= MountFlags::NODEV;
+    }
     let mount = |options: &str| {
         let options = CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
         rustix::mount::mount(kind, target, kind, flags, Some(options.as_c_str()))
@@ -250,7 +290,7 @@ fn read_only(path: &Path) -> Result<(), SandboxError> {
     read_only_bind(path)
 }
 
-fn read_only_bind(path: &Path) -> Result<(), SandboxError> {
+pub(super) fn read_only_bind(path: &Path) -> Result<(), SandboxError> {
     // Flags that the mount has and a user namespace may not take off must be repeated.
     let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     if let Ok(stat) = rustix::fs::statvfs(path) {

@@ -10,6 +10,7 @@
 )]
 
 mod child;
+mod guard;
 mod identity;
 mod mounts;
 pub mod plan;
@@ -29,6 +30,9 @@ const CHILD_NAME: &str = "roadstead-sandbox";
 
 /// Exit status of the sandbox's process when the sandbox itself could not be made; the reason is on its standard error.
 const SETUP_FAILED: i32 = 233;
+
+/// Stands before that reason, since a command may end with the same status.
+const FAILURE_MARK: &str = "\0roadstead-sandbox: ";
 
 /// Tells why a sandbox could not be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -115,10 +119,11 @@ impl Running {
     }
 }
 
-/// Tells whether an exit status means that the sandbox could not be made.
+/// Tells whether the sandbox could not be made: the command's exit status and the last line of its standard error are its own
+/// otherwise. Gives the reason.
 #[must_use]
-pub fn is_setup_failure(status: i32) -> bool {
-    status == SETUP_FAILED
+pub fn setup_failure(status: i32, last_line: &str) -> Option<&str> {
+    last_line.strip_prefix(FAILURE_MARK).filter(|_| status == SETUP_FAILED)
 }
 
 /// Kills a sandbox by the id of its process.

@@ -64,7 +64,7 @@ fn mount_in_own_directory(base: &Path, options: &[u8], target: &Path) -> Result<
             "overlay",
             target,
             "overlay",
-            MountFlags::empty(),
+            MountFlags::NODEV,
             Some(options.as_c_str()),
         )
     };

@@ -57,6 +57,9 @@ const DENIED: &[libc::c_long] = &[
 /// All `CLONE_NEW*` bits that `clone` may carry.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 
+/// Marks the calls of x86-64's second, x32 table, which kernels may have: the same calls under other numbers.
+const X32: i64 = 0x4000_0000;
+
 /// The filter programs, in the order they are installed.
 pub(super) fn programs() -> Result<Vec<BpfProgram>, SandboxError> {
     let failed = |e: seccompiler::BackendError| SandboxError::Setup(format!("the seccomp filter is malformed: {e}"));
@@ -71,7 +74,13 @@ pub(super) fn programs() -> Result<Vec<BpfProgram>, SandboxError> {
         });
     denied.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>().map_err(failed)?);
     // Flags of clone3 lie in memory, out of a filter's sight: libc falls back to clone on ENOSYS.
-    let hidden = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let mut hidden = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    if cfg!(target_arch = "x86_64") {
+        for rules in [&mut denied, &mut hidden] {
+            let aliases: Vec<_> = rules.iter().map(|(call, rules)| (call | X32, rules.clone())).collect();
+            rules.extend(aliases);
+        }
+    }
     [(denied, libc::EPERM), (hidden, libc::ENOSYS)]
         .into_iter()
         .map(|(rules, errno)| {

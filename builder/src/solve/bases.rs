@@ -3,7 +3,7 @@
 use super::error::{BuildError, Result};
 use super::execute::Tools;
 use crate::image::config::ImageState;
-use crate::layer::write::Layer;
+use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{
     Descriptor, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
@@ -18,7 +18,7 @@ const MAX_DOCUMENT: u64 = 16 << 20;
 /// What a stage stands on after some instructions: its layers and its config.
 #[derive(Debug, Clone)]
 pub(super) struct Base {
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<StepLayer>,
     pub(super) state: ImageState,
 }
 
@@ -67,7 +67,7 @@ impl Bases {
     }
 
     /// Sees to it that every layer of the stack lies unpacked.
-    pub(super) async fn unpack(&self, tools: &Arc<Tools>, layers: &[Layer]) -> Result<Vec<ChainId>> {
+    pub(super) async fn unpack(&self, tools: &Arc<Tools>, layers: &[StepLayer]) -> Result<Vec<ChainId>> {
         let chain = ChainId::stack(layers.iter().map(|l| &l.diff_id));
         let missing = chain.iter().position(|id| !tools.layers.has(id));
         let Some(first) = missing else { return Ok(chain) };
@@ -80,12 +80,18 @@ impl Bases {
                 .or_default(),
         );
         let _held = lock.lock().await;
-        fetch(tools, &layers[first..]).await?;
+        let mut wanted = Vec::new();
+        for layer in &layers[first..] {
+            // One that never had a blob was there a moment ago: somebody else removed it.
+            let gone = || BuildError::Other(format!("the unpacked layer {} is gone: build again", layer.diff_id));
+            wanted.push(layer.packed().ok_or_else(gone)?);
+        }
+        fetch(tools, &wanted).await?;
         for at in first..layers.len() {
             if tools.layers.has(&chain[at]) {
                 continue;
             }
-            let (tools, chain, layer) = (Arc::clone(tools), chain[..=at].to_vec(), layers[at].clone());
+            let (tools, chain, layer) = (Arc::clone(tools), chain[..=at].to_vec(), wanted[at - first].clone());
             let unpacking = tokio::task::spawn_blocking(move || {
                 let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
                 let result = tools.layers.unpack(&tools.store, &chain, &layer);
@@ -201,9 +207,9 @@ fn base(manifest: &Manifest, config: &ImageConfig, reference: &Reference) -> Res
         .layers
         .iter()
         .zip(diff_ids)
-        .map(|(d, diff_id)| Layer {
+        .map(|(d, diff_id)| StepLayer {
             diff_id,
-            descriptor: d.clone(),
+            descriptor: Some(d.clone()),
         })
         .collect();
     Ok(Base {

@@ -10,7 +10,7 @@ use crate::cache::local::Record;
 use crate::context::files::{Selected, Tree};
 use crate::dockerfile::instruction::Transfer;
 use crate::dockerfile::{CopySource, Instruction};
-use crate::layer::write::Layer;
+use crate::layer::write::StepLayer;
 use crate::rootfs::copy::{self, Chmod, Target};
 use crate::rootfs::overlay::{ChainId, Rootfs};
 use crate::rootfs::users::resolve_owner;
@@ -54,7 +54,7 @@ impl StageRun<'_> {
             );
             key.add_all("paths", plan.paths.iter());
             let key = key.finish();
-            if let Some(record) = self.find(&key) {
+            if let Some(record) = self.find(&key).await? {
                 vertex.cached();
                 self.accept(record, &instruction.text);
                 return Ok(());
@@ -154,7 +154,7 @@ impl StageRun<'_> {
     }
 
     /// Gives the layers of what `--from` names.
-    async fn origin(&self, from: &str) -> Result<Vec<Layer>> {
+    async fn origin(&self, from: &str) -> Result<Vec<StepLayer>> {
         match copy_origin(&self.shared.request.dockerfile, self.index, from)? {
             Origin::Scratch => Ok(Vec::new()),
             Origin::Stage(index) => Ok(wait(self.shared, self.results, index).await?.base.layers),
@@ -171,7 +171,7 @@ impl StageRun<'_> {
     }
 
     /// Looks the copy up by what it would copy, and does it when it is not known. Tells whether it was.
-    async fn copy_by_content(&self, plan: &Plan, origin: Option<&[Layer]>) -> Result<(Record, bool)> {
+    async fn copy_by_content(&self, plan: &Plan, origin: Option<&[StepLayer]>) -> Result<(Record, bool)> {
         let from_chain = match origin {
             Some(layers) => Some(self.shared.bases.unpack(&self.shared.tools, layers).await?),
             None => None,
@@ -191,7 +191,7 @@ impl StageRun<'_> {
             .await?;
         key.add("content", content.to_string());
         let key = key.finish();
-        if let Some(record) = self.find(&key) {
+        if let Some(record) = self.find(&key).await? {
             return Ok((record, true));
         }
         let record = self.copy_files(plan, source, selected).await?;
@@ -211,6 +211,7 @@ impl StageRun<'_> {
         } else {
             self.chain()
         };
+        let in_image = self.in_image;
         self.blocking(move |shared| {
             let layers = &shared.tools.layers;
             let owner = match &plan.chown {
@@ -236,7 +237,7 @@ impl StageRun<'_> {
             }
             drop(source);
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
-            keep(&shared, rootfs, &chain, unpacked_on, &[])
+            keep(&shared, rootfs, &chain, unpacked_on, &[], in_image)
         })
         .await
     }

@@ -11,7 +11,7 @@ use crate::context::ignore::Ignore;
 use crate::dockerfile::Dockerfile;
 use crate::image::assemble::{Image, assemble};
 use crate::image::config::ImageState;
-use crate::layer::write::Layer;
+use crate::layer::write::{Layer, StepLayer};
 use crate::progress::Progress;
 use crate::rootfs::diff::DEFAULT_EPOCH;
 use crate::rootfs::overlay::{ChainId, Layers};
@@ -159,9 +159,9 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
             continue;
         };
         let (shared, results, globals) = (Arc::clone(shared), Arc::clone(&results), globals.clone());
-        let is_target = index == graph.target;
+        let in_image = graph.in_image.contains(&index);
         running.spawn(async move {
-            let result = stage(&shared, index, is_target, &origin, &results, &globals).await?;
+            let result = stage(&shared, index, in_image, &origin, &results, &globals).await?;
             sender.send_replace(Some(result));
             Ok(())
         });
@@ -189,7 +189,7 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
 async fn stage(
     shared: &Arc<Shared>,
     index: usize,
-    is_target: bool,
+    in_image: bool,
     origin: &Origin,
     results: &Arc<Results>,
     globals: &Globals,
@@ -233,11 +233,21 @@ async fn stage(
             place: Box::new(file.error(file.stages[index].image_span, message)),
         });
     }
+    if in_image && matches!(origin, Origin::Image { .. }) {
+        base.layers.iter().for_each(|layer| shared.announce(layer));
+    }
     let mut base = base;
     base.state.cmd_is_own = false;
-    StageRun::new(shared, results, index, is_target, base, scope)
-        .run()
-        .await
+    StageRun::new(shared, results, index, in_image, base, scope).run().await
+}
+
+impl Shared {
+    /// Tells the caller of a layer that the image will hold.
+    pub(super) fn announce(&self, layer: &StepLayer) {
+        if let (Some(hook), Some(layer)) = (&self.request.on_layer, layer.packed()) {
+            (hook.0)(&layer);
+        }
+    }
 }
 
 /// Waits for another stage.
@@ -281,6 +291,11 @@ pub(super) fn placed(
 async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
     let Base { layers, mut state } = target.base;
     state.labels.extend(shared.request.labels.clone());
+    let unpacked = || BuildError::Other("a layer of the image was not packed".into());
+    let layers: Vec<Layer> = layers
+        .iter()
+        .map(|layer| layer.packed().ok_or_else(unpacked))
+        .collect::<Result<_>>()?;
     let vertex = shared.tools.progress.start("exporting to image");
     let image = assemble(&shared.tools.store, &state, &layers, &shared.created)?;
     vertex.log(format!("exporting manifest {}", image.descriptor.digest));
@@ -298,5 +313,6 @@ async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
 /// # Errors
 /// When a base layer cannot be fetched or unpacked.
 pub async fn unpacked(tools: &Arc<Tools>, built: &Built) -> Result<Vec<ChainId>> {
-    Bases::default().unpack(tools, &built.layers).await
+    let layers: Vec<StepLayer> = built.layers.iter().cloned().map(StepLayer::from).collect();
+    Bases::default().unpack(tools, &layers).await
 }

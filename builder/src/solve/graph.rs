@@ -4,7 +4,7 @@ use super::error::{BuildError, Result};
 use super::variables::Globals;
 use crate::dockerfile::{Dockerfile, Kind};
 use roadstead_registry_client::{Platform, Reference};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a stage or a `COPY --from` takes its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) struct Graph {
     pub(super) target: usize,
     /// Needed stages by number, with what FROM names.
     pub(super) stages: BTreeMap<usize, Origin>,
+    /// The target and the stages it stands on: their layers are the image's.
+    pub(super) in_image: BTreeSet<usize>,
 }
 
 impl Graph {
@@ -37,6 +39,7 @@ impl Graph {
         let mut graph = Self {
             target,
             stages: BTreeMap::new(),
+            in_image: BTreeSet::new(),
         };
         let mut open = vec![target];
         while let Some(index) = open.pop() {
@@ -55,6 +58,14 @@ impl Graph {
                     open.push(other);
                 }
             }
+        }
+        let mut below = Some(target);
+        while let Some(index) = below {
+            graph.in_image.insert(index);
+            below = match graph.stages.get(&index) {
+                Some(Origin::Stage(other)) => Some(*other),
+                _ => None,
+            };
         }
         Ok(graph)
     }
@@ -140,6 +151,9 @@ mod tests {
             }
         );
         assert_eq!(g.stages[&2], Origin::Stage(0));
+        assert_eq!(g.in_image.iter().copied().collect::<Vec<_>>(), [3]);
+        let on_one = graph(text, Some("three"), &[]).unwrap();
+        assert_eq!(on_one.in_image.iter().copied().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(graph(text, Some("TWO"), &[]).unwrap().stages.len(), 1);
         assert!(matches!(graph(text, Some("nope"), &[]), Err(BuildError::NoTarget(_))));
     }

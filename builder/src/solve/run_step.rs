@@ -49,6 +49,8 @@ struct Task {
     proxies: Vec<(String, String)>,
     cwd: String,
     user: String,
+    /// Whether the image will hold what it changes.
+    in_image: bool,
 }
 
 impl StageRun<'_> {
@@ -70,7 +72,7 @@ impl StageRun<'_> {
             .add("hostname", HOSTNAME);
         let key = key.finish();
         let vertex = self.show(&instruction.text);
-        if let Some(record) = self.find(&key) {
+        if let Some(record) = self.find(&key).await? {
             vertex.cached();
             self.accept(record, &created_by);
             return Ok(());
@@ -123,6 +125,7 @@ impl StageRun<'_> {
             proxies: self.scope.proxies(&self.state),
             cwd,
             user: self.state.user.clone(),
+            in_image: self.in_image,
         }
     }
 
@@ -174,6 +177,13 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     let rootfs = shared.tools.layers.mount(chain, Some(&shown.mount_points))?;
     let root = Dir::open(rootfs.path())?;
     let mut leave_out = vec![PathBuf::from(INSIDE)];
+    for name in MOUNT_POINT_DIRS {
+        // A layer may have deleted what lies below it.
+        if root.metadata(std::ffi::OsStr::new(name))?.is_none() {
+            root.create_dir(std::ffi::OsStr::new(name), 0o755)?;
+            leave_out.push(name.into());
+        }
+    }
     for bind in &shown.binds {
         leave_out.extend(ensure_target(&root, &bind.target)?);
     }
@@ -193,7 +203,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     drop(root);
     command(shared, &plan, vertex)?;
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    keep_run(shared, rootfs, chain, &leave_out)
+    keep_run(shared, rootfs, chain, &leave_out, task.in_image)
 }
 
 fn keep_run(
@@ -201,6 +211,7 @@ fn keep_run(
     rootfs: crate::rootfs::overlay::Rootfs,
     chain: &[ChainId],
     leave_out: &[PathBuf],
+    in_image: bool,
 ) -> Result<Record> {
     let changes = rootfs.changes()?;
     let touched: Vec<PathBuf> = leave_out
@@ -209,7 +220,7 @@ fn keep_run(
         .cloned()
         .collect();
     drop(changes);
-    keep(shared, rootfs, chain, Some(chain), &touched)
+    keep(shared, rootfs, chain, Some(chain), &touched, in_image)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {
@@ -250,12 +261,23 @@ fn tempdir(scratch: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Makes `path` below `base` with mode 0755 throughout: the command sees these directories, and a layer may come to hold them, so they
+/// must not have the caller's umask.
+fn directories(base: &Path, path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut full = base.to_owned();
+    for part in std::iter::once(std::ffi::OsStr::new("")).chain(path.iter()) {
+        full.push(part);
+        let failed = |e| FileError::new("create directory", &full, e);
+        std::fs::create_dir_all(&full).map_err(failed)?;
+        std::fs::set_permissions(&full, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let failed = |e| FileError::new("write", path, e);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(failed)?;
-    }
     std::fs::write(path, content).map_err(failed)?;
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?)
 }
@@ -264,8 +286,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
     let mount_points = scratch.join("mount-points");
     for name in MOUNT_POINT_DIRS {
-        let path = mount_points.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| FileError::new("create directory", &path, e))?;
+        directories(&mount_points, Path::new(name))?;
     }
     let mut files: Vec<(&str, Vec<u8>, u32)> = vec![(
         "etc/hosts",
@@ -286,7 +307,10 @@ fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
     }
     let mut binds = Vec::new();
     for (target, content, mode) in files {
-        let source = scratch.join("shown").join(target);
+        let (source, target_path) = (scratch.join("shown").join(target), Path::new(target));
+        for top in ["shown", "mount-points"] {
+            directories(&scratch.join(top), target_path.parent().unwrap_or(Path::new("")))?;
+        }
         write(&source, &content, mode)?;
         write(&mount_points.join(target), b"", 0o644)?;
         binds.push(Bind {
@@ -332,8 +356,8 @@ fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
     if shared.cancel.is_canceled() {
         return Err(BuildError::Canceled);
     }
-    if sandbox::is_setup_failure(status) {
-        return Err(SandboxError::Setup(last).into());
+    if let Some(reason) = sandbox::setup_failure(status, &last) {
+        return Err(SandboxError::Setup(reason.to_owned()).into());
     }
     if status != 0 {
         return Err(BuildError::Run {

@@ -4,11 +4,12 @@ use super::bases::Base;
 use super::error::{BuildError, Result};
 use super::execute::{Results, Shared, StageResult, placed};
 use super::variables::Scope;
+use crate::beneath::Dir;
 use crate::cache::key::KeyBuilder;
 use crate::cache::local::Record;
 use crate::dockerfile::words::WordError;
 use crate::dockerfile::{Instruction, Kind};
-use crate::layer::write::{Layer, LayerWriter};
+use crate::layer::write::{LayerWriter, StepLayer};
 use crate::progress::Vertex;
 use crate::rootfs::diff;
 use crate::rootfs::overlay::{ChainId, Rootfs};
@@ -21,8 +22,9 @@ pub(super) struct StageRun<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) results: &'a Arc<Results>,
     pub(super) index: usize,
-    pub(super) is_target: bool,
-    pub(super) layers: Vec<Layer>,
+    /// Whether the image will hold this stage's layers; others are never compressed.
+    pub(super) in_image: bool,
+    pub(super) layers: Vec<StepLayer>,
     pub(super) state: crate::image::config::ImageState,
     pub(super) scope: Scope,
     /// Steps shown so far and in all.
@@ -35,7 +37,7 @@ impl<'a> StageRun<'a> {
         shared: &'a Arc<Shared>,
         results: &'a Arc<Results>,
         index: usize,
-        is_target: bool,
+        in_image: bool,
         base: Base,
         scope: Scope,
     ) -> Self {
@@ -45,7 +47,7 @@ impl<'a> StageRun<'a> {
             shared,
             results,
             index,
-            is_target,
+            in_image,
             layers: base.layers,
             state: base.state,
             scope,
@@ -56,9 +58,6 @@ impl<'a> StageRun<'a> {
 
     /// Runs every instruction.
     pub(super) async fn run(mut self) -> Result<StageResult> {
-        for layer in &self.layers {
-            self.announce(layer);
-        }
         let instructions = &self.shared.request.dockerfile.stages[self.index].instructions;
         for instruction in instructions {
             if self.shared.cancel.is_canceled() {
@@ -79,14 +78,6 @@ impl<'a> StageRun<'a> {
 
     fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {
         placed(self.shared, instruction.span, None, error)
-    }
-
-    fn announce(&self, layer: &Layer) {
-        if self.is_target
-            && let Some(hook) = &self.shared.request.on_layer
-        {
-            (hook.0)(layer);
-        }
     }
 
     async fn instruction(&mut self, instruction: &Instruction) -> Result<()> {
@@ -136,13 +127,29 @@ impl<'a> StageRun<'a> {
             .start(format!("[{stage}{:>width$}/{}] {text}", self.shown, self.total))
     }
 
-    /// Looks a step's result up, unless `--no-cache` is given.
-    pub(super) fn find(&self, key: &Digest) -> Option<Record> {
+    /// Looks a step's result up, unless `--no-cache` is given. A layer that only lies unpacked is packed when the image will hold it.
+    pub(super) async fn find(&self, key: &Digest) -> Result<Option<Record>> {
         if self.shared.request.no_cache {
-            None
-        } else {
-            self.shared.tools.cache.find(key)
+            return Ok(None);
         }
+        let Some(record) = self.shared.tools.cache.find(key) else {
+            return Ok(None);
+        };
+        let unpacked = match &record.layer {
+            Some(layer) if layer.descriptor.is_none() => layer.diff_id.clone(),
+            _ => return Ok(Some(record)),
+        };
+        let (chain, key, in_image) = (self.chain(), key.clone(), self.in_image);
+        if !self.shared.tools.layers.has(&ChainId::of(chain.last(), &unpacked)) {
+            return Ok(None);
+        }
+        if !in_image {
+            return Ok(Some(record));
+        }
+        // Packing reads the layers below, for which directories replaced others.
+        self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
+        self.blocking(move |shared| pack(&shared, &key, &chain, &unpacked))
+            .await
     }
 
     /// Takes a step's result over into the stage.
@@ -150,7 +157,9 @@ impl<'a> StageRun<'a> {
         self.state
             .add_history(&self.shared.created, created_by, record.layer.is_none());
         if let Some(layer) = record.layer {
-            self.announce(&layer);
+            if self.in_image {
+                self.shared.announce(&layer);
+            }
             self.layers.push(layer);
         }
     }
@@ -173,7 +182,7 @@ impl<'a> StageRun<'a> {
             .add("user", &self.state.user);
         let key = key.finish();
         let vertex = self.show(&text);
-        if let Some(record) = self.find(&key) {
+        if let Some(record) = self.find(&key).await? {
             vertex.cached();
             self.accept(record, &text);
             return Ok(());
@@ -207,11 +216,12 @@ impl<'a> StageRun<'a> {
         make: impl FnOnce(&crate::beneath::Dir) -> Result<()> + Send + 'static,
     ) -> Result<Record> {
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
+        let in_image = self.in_image;
         let result = self
             .blocking(move |shared| {
                 let rootfs = shared.tools.layers.mount(&chain, None)?;
                 make(&crate::beneath::Dir::open(rootfs.path())?)?;
-                keep(&shared, rootfs, &chain, Some(&chain), &[])
+                keep(&shared, rootfs, &chain, Some(&chain), &[], in_image)
             })
             .await;
         end(vertex, &result);
@@ -330,37 +340,70 @@ pub(super) fn end<T>(vertex: &Vertex, result: &Result<T>) {
 }
 
 /// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
+///
+/// A layer that no image will hold and that lies unpacked gets no blob.
 pub(super) fn keep(
     shared: &Shared,
     mut rootfs: Rootfs,
     parent: &[ChainId],
     unpacked_on: Option<&[ChainId]>,
     leave_out: &[PathBuf],
+    in_image: bool,
 ) -> Result<Record> {
     rootfs.unmount();
-    let mut writer = LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?;
-    let lowers = unpacked_on
-        .map(|chain| shared.tools.layers.lowers(chain))
-        .transpose()?
-        .unwrap_or_default();
+    let stays_unpacked = unpacked_on.is_some() && leave_out.is_empty();
+    let writer = if stays_unpacked && !in_image {
+        LayerWriter::diff_id_only()
+    } else {
+        LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?
+    };
+    let changes = rootfs.changes()?;
+    let Some(layer) = write_layer(shared, &changes, unpacked_on.unwrap_or_default(), leave_out, writer)? else {
+        return Ok(Record { layer: None });
+    };
+    drop(changes);
+    if stays_unpacked {
+        let id = ChainId::of(parent.last(), &layer.diff_id);
+        shared.tools.layers.adopt(rootfs, &id)?;
+    }
+    Ok(Record { layer: Some(layer) })
+}
+
+/// Writes what lies in `changes`, made upon `chain`; `None` when that is nothing.
+fn write_layer(
+    shared: &Shared,
+    changes: &Dir,
+    chain: &[ChainId],
+    leave_out: &[PathBuf],
+    mut writer: LayerWriter,
+) -> Result<Option<StepLayer>> {
     let options = diff::Options {
         epoch: Some(shared.epoch),
         leave_out,
         whiteouts: true,
-        lowers: &lowers,
+        lowers: &shared.tools.layers.lowers(chain)?,
     };
-    let count = diff::write(&rootfs.changes()?, writer.tar(), &options)?;
+    let count = diff::write(changes, writer.tar(), &options)?;
     if count == 0 {
-        return Ok(Record { layer: None });
+        return Ok(None);
     }
-    let layer = writer.finish().map_err(BuildError::Layer)?;
-    if unpacked_on.is_some() && leave_out.is_empty() {
-        shared
-            .tools
-            .layers
-            .adopt(rootfs, &ChainId::of(parent.last(), &layer.diff_id))?;
-    }
-    Ok(Record { layer: Some(layer) })
+    writer.finish().map(Some).map_err(BuildError::Layer)
+}
+
+/// Makes the blob of a layer that lies unpacked. One that no longer is what its record says counts as not found.
+fn pack(shared: &Shared, key: &Digest, chain: &[ChainId], diff_id: &Digest) -> Result<Option<Record>> {
+    let id = ChainId::of(chain.last(), diff_id);
+    let unpacked = shared.tools.layers.lowers(std::slice::from_ref(&id))?;
+    let Some(changes) = unpacked.first() else {
+        return Ok(None);
+    };
+    let writer = LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?;
+    let layer = write_layer(shared, changes, chain, &[], writer)?.filter(|layer| layer.diff_id == *diff_id);
+    let Some(layer) = layer else { return Ok(None) };
+    let record = Record { layer: Some(layer) };
+    let failed = |e| BuildError::Other(format!("cannot write the cache: {e}"));
+    shared.tools.cache.put(key, &record).map_err(failed)?;
+    Ok(Some(record))
 }
 
 /// Reads `port[-port][/protocol]`.
