@@ -570,8 +570,9 @@ mod tests {
         let root = Dir::open(&base.join("root")).unwrap();
         root.find_dir(Path::new("abs")).unwrap_err();
         assert_eq!(root.canonical(Path::new("in/up/in")).unwrap(), Path::new("in"));
-        // A missing target of a link is not created through the link.
-        root.make_dirs(Path::new("abs/x"), None).unwrap_err();
+        // A missing target of a link is made where the link points within the root, never outside.
+        root.make_dirs(Path::new("abs/x"), None).unwrap();
+        assert!(base.join("root/etc/x").is_dir() && !base.join("etc/x").exists() && !Path::new("/etc/x").exists());
         root.plain_dir(Path::new("in/up")).unwrap_err();
         root.make_dirs(Path::new("/in/up/new/er"), None).unwrap();
         assert!(base.join("root/new/er").is_dir());

@@ -106,6 +106,9 @@ fn line(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     #[test]
@@ -122,9 +125,17 @@ mod tests {
 
     #[test]
     fn a_program_ends_with_the_thread_that_started_it() {
-        let started = std::thread::spawn(|| program("sleep").arg("600").spawn().unwrap());
+        let started = std::thread::spawn(|| {
+            let mut command = program("sh");
+            command.args(["-c", "echo ready; exec sleep 30"]).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            // The signal is asked for before the program starts, so not before its first word.
+            let mut word = [0; 6];
+            child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+            child
+        });
         let mut child = started.join().unwrap();
-        assert!(!child.wait().unwrap().success());
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
     }
 
     #[test]

@@ -7,6 +7,7 @@
     reason = "it talks to a person at a terminal"
 )]
 
+mod bench;
 mod command;
 mod demo;
 mod error;
@@ -22,10 +23,12 @@ use error::{Result, TaskError};
 
 const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask test
+       cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
        with --binary, by a roadstead that was built before
-test   formatting, lints and all tests";
+test   formatting, lints and all tests
+bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +46,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["demo"] => demo::run(None),
         ["demo", "--binary", binary] => demo::run(Some(binary.into())),
+        ["bench", options @ ..] => bench::run(options),
         ["test"] => test::run_all(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -122,6 +122,11 @@ impl Registry {
     /// Starts a registry without images. With an htpasswd file it asks for a login.
     pub(crate) fn start(directory: &Path, htpasswd: Option<&Path>) -> Result<Self> {
         workspace::make_empty(&directory.join("data"))?;
+        Self::start_with_data(directory, htpasswd)
+    }
+
+    /// Starts a registry with the images that are in its directory already.
+    pub(crate) fn start_with_data(directory: &Path, htpasswd: Option<&Path>) -> Result<Self> {
         let mut config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  cache: {{blobdescriptor: inmemory}}\n  \
              filesystem: {{rootdirectory: '{}/data'}}\n  delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:0'}}\n",

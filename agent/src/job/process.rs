@@ -44,7 +44,7 @@ pub(crate) struct ProcessArgs {
 pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::QUIT)).map_err(CliError::failed)?;
     // The agent may have died before the kernel knew whom to tell.
-    if rustix::process::getppid() != Pid::from_raw(args.parent) {
+    if !has_parent(args) {
         return Err(CliError::failed("the agent that started this job is gone"));
     }
     let config = Config::load()?;
@@ -60,11 +60,29 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     let record = runtime.block_on(attempt(args, &job, config));
     // A copy of a large source may still run; nothing waits for it.
     runtime.shutdown_background();
+    if !has_parent(args) {
+        remove_remains(args);
+        return Err(CliError::failed("the agent that started this job is gone"));
+    }
     let bytes = serde_json::to_vec(&record?).map_err(CliError::failed)?;
     std::fs::write(&args.record, bytes)
         .map_err(FileError::at("write", &args.record))
         .map_err(CliError::failed)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn has_parent(args: &ProcessArgs) -> bool {
+    rustix::process::getppid() == Pid::from_raw(args.parent)
+}
+
+/// Removes the job's directory, which its agent can remove no more.
+fn remove_remains(args: &ProcessArgs) {
+    let Some(directory) = args.document.parent() else {
+        return;
+    };
+    if let Err(error) = std::fs::remove_dir_all(directory) {
+        tracing::warn!(path = %directory.display(), %error, "cannot remove the directory of a lost job");
+    }
 }
 
 async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record, CliError> {

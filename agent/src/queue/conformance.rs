@@ -12,9 +12,9 @@ use crate::job::fault;
 use crate::scratch::Scratch;
 
 const LONG: Duration = Duration::from_secs(60);
-/// Short enough for tests and the shortest that SQS has.
-const SHORT: Duration = Duration::from_secs(1);
-const PAST: Duration = Duration::from_millis(1_400);
+/// Short enough for tests, and long enough for a busy machine to send a heartbeat in.
+const SHORT: Duration = Duration::from_secs(2);
+const PAST: Duration = Duration::from_millis(2_500);
 
 fn job(name: &str) -> Job {
     Job {
@@ -132,8 +132,8 @@ async fn heartbeats_keep_a_lease(first: &dyn Queue, second: &dyn Queue) {
     let job = job("beat");
     first.submit(&job).await.unwrap();
     let claim = first.claim("a", SHORT, LONG).await.unwrap().unwrap();
-    for _ in 0..4 {
-        tokio::time::sleep(SHORT / 2).await;
+    for _ in 0..8 {
+        tokio::time::sleep(SHORT / 5).await;
         first.heartbeat(&claim, SHORT).await.unwrap();
         assert!(second.claim("b", LONG, Duration::ZERO).await.unwrap().is_none());
     }

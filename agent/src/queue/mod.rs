@@ -4,6 +4,10 @@
 mod conformance;
 mod contract;
 mod open;
+#[cfg_attr(
+    not(feature = "sqs"),
+    expect(dead_code, reason = "SQLite keeps logs and records itself")
+)]
 mod results;
 mod sqlite;
 #[cfg(feature = "sqs")]

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::services;
 use crate::workspace::{Workspace, is_running, wait_for};
 
-const LEASE: &str = "3";
+/// Long enough for a busy machine to send a heartbeat in every third of it.
+const LEASE: &str = "6";
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
@@ -95,7 +96,7 @@ fn twenty_jobs_three_agents_one_killed() {
         })
         .unwrap();
     assert_eq!(ended, 20, "a job has two results");
-    workspace.assert_tidy_but_for_killed();
+    workspace.assert_tidy();
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn a_stopping_agent_finishes_its_job_and_takes_no_other() {
     wait_for("the job", || workspace.path("started").exists());
     signal(&agent, Signal::TERM);
     // Longer than the lease: the heart must go on beating while the agent drains.
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(std::time::Duration::from_secs(7));
     workspace.write("go", "");
     assert_eq!(agent.wait().unwrap().code(), Some(0));
     let states: BTreeMap<String, Value> = jobs(&workspace)

@@ -62,3 +62,20 @@ fn a_command_may_clean_up_and_a_second_signal_insists() {
     assert!(ended == Some(130) && log.contains("State: STOPPED"), "{log}");
     workspace.assert_tidy();
 }
+
+#[test]
+fn a_registry_that_never_answers_holds_nobody() {
+    let workspace = Workspace::new();
+    // Accepts by its backlog, and says nothing ever.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/image:1", silent.local_addr().unwrap());
+    for command in [
+        format!(": > started; docker pull {name}"),
+        format!(": > started; echo secret-pass | docker login -u u --password-stdin {name}"),
+    ] {
+        let (ended, log) = interrupted(&workspace, &command, &[Signal::INT]);
+        assert_eq!(ended, Some(130), "{log}");
+        assert!(log.contains("Phase complete: BUILD State: STOPPED"), "{log}");
+        workspace.assert_tidy();
+    }
+}

@@ -100,7 +100,7 @@ fn what_docker_tells_of_local_images() {
         "docker rmi -f $(docker images -q two); docker images -q | wc -l",
         "docker info > /dev/null && docker version > /dev/null && docker --version",
         "python3 -c \"import os,socket; s=socket.socket(socket.AF_UNIX); s.connect(os.environ[\\\"ROADSTEAD_SHIM_SOCKET\\\"]); \
-         s.sendall(b\\\"\\xff\\\"*64); print(\\\"answer\\\", len(s.recv(9)))\"",
+         s.sendall(b\\\"\\xff\\\"*5); print(\\\"answer\\\", len(s.recv(9)))\"",
         "docker compose up || echo compose $?; docker run x || echo run $?; docker buildx create --use || echo create $?",
         "nohup dockerd --host=unix:///var/run/docker.sock & timeout 15 sh -c \"until docker info; do sleep 1; done\" > /dev/null",
     ]);

@@ -117,14 +117,6 @@ impl Workspace {
     }
 }
 
-impl Workspace {
-    /// The same where an agent was killed, whose own directory nobody can remove; its job's must be gone.
-    pub(crate) fn assert_tidy_but_for_killed(&self) {
-        let left = fs::read_dir(self.path("tmp")).unwrap().count();
-        assert!(left <= 1, "{left} directories are left behind");
-    }
-}
-
 impl Drop for Workspace {
     fn drop(&mut self) {
         // What cannot be removed is below the system's temporary directory.

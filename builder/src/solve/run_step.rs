@@ -1,7 +1,7 @@
 //! RUN.
 
 use super::error::{BuildError, Result};
-use super::execute::Shared;
+use super::shared::Shared;
 use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, FileError};
 use crate::cache::local::Record;

@@ -239,9 +239,11 @@ fn read_dockerfile(args: &Args, progress: &Progress) -> Result<(Dockerfile, Igno
     };
     let vertex = progress.start(format!("[internal] load build definition from {}", path.display()));
     let text = read_text(&path).map_err(|e| {
+        vertex.failed(e.to_string());
         CliError::usage(format!("cannot read Dockerfile `{}`: {e}", path.display())).hint("name another with `-f FILE`")
     })?;
     let dockerfile = dockerfile::parse(&path.to_string_lossy(), &text).map_err(|e| {
+        vertex.failed(e.message.clone());
         let hint = e.hint.clone();
         let error = CliError::failed(e);
         match hint {
@@ -277,23 +279,26 @@ fn read_text(path: &Path) -> std::io::Result<String> {
 
 /// Uploads finished layers while later steps still run.
 struct EarlyPush {
-    tasks: Option<(Arc<Mutex<tokio::task::JoinSet<()>>>, Arc<Tools>, Reference)>,
+    target: Option<(Uploads, Arc<Tools>, Reference)>,
 }
+
+/// The uploads under way; the hook that adds to them is called from several threads.
+type Uploads = Arc<Mutex<tokio::task::JoinSet<()>>>;
 
 impl EarlyPush {
     fn new(tools: &Arc<Tools>, target: Option<&Reference>) -> Self {
-        let tasks = target.map(|t| {
+        let target = target.map(|t| {
             (
                 Arc::new(Mutex::new(tokio::task::JoinSet::new())),
                 Arc::clone(tools),
                 t.clone(),
             )
         });
-        Self { tasks }
+        Self { target }
     }
 
     fn hook(&self) -> Option<LayerHook> {
-        let (tasks, tools, target) = self.tasks.clone()?;
+        let (tasks, tools, target) = self.target.clone()?;
         let runtime = tokio::runtime::Handle::current();
         Some(LayerHook(Arc::new(move |layer| {
             let (tools, target, descriptor) = (Arc::clone(&tools), target.clone(), layer.descriptor.clone());
@@ -313,7 +318,7 @@ impl EarlyPush {
     }
 
     async fn finish(self) {
-        let Some((tasks, ..)) = self.tasks else { return };
+        let Some((tasks, ..)) = self.target else { return };
         let mut tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
     }

@@ -100,11 +100,11 @@ impl Sink for Plain {
                 state.last = *id;
             }
             Event::Log { id, line, seconds } => {
-                self.line(&mut state, *id, &format!("{seconds:.3} {}", printable(line)))
+                self.line(&mut state, *id, &format!("{seconds:.3} {}", printable(line)));
             }
             Event::Cached { id } => self.line(&mut state, *id, &self.paint("34", "CACHED")),
             Event::Done { id, seconds } => {
-                self.line(&mut state, *id, &self.paint("32", &format!("DONE {seconds:.1}s")))
+                self.line(&mut state, *id, &self.paint("32", &format!("DONE {seconds:.1}s")));
             }
             Event::Failed { id, message } => self.line(
                 &mut state,
@@ -113,7 +113,7 @@ impl Sink for Plain {
             ),
             Event::Canceled { id } => self.line(&mut state, *id, "CANCELED"),
             Event::Warning { message } => {
-                write_line(&format!("{}: {}", self.paint("33", "warning"), printable(message)))
+                write_line(&format!("{}: {}", self.paint("33", "warning"), printable(message)));
             }
         }
     }

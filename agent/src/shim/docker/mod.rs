@@ -18,7 +18,7 @@ use clap::Parser;
 use super::context::Context;
 use super::session::Session;
 
-/// Serves a call; gives its exit status.
+/// Serves a call; gives its exit status. Nothing of it goes on once nobody wants the result.
 pub(super) async fn serve(context: &Context, session: &mut Session) -> io::Result<u8> {
     let arguments = match strip_global(&session.request.arguments) {
         Ok(arguments) => arguments,
@@ -28,13 +28,28 @@ pub(super) async fn serve(context: &Context, session: &mut Session) -> io::Resul
                 .await;
         }
     };
+    let builds = match arguments.first().map(String::as_str) {
+        Some("build") => Some(1),
+        Some("image" | "buildx" | "builder") if arguments.get(1).is_some_and(|word| word == "build") => Some(2),
+        _ => None,
+    };
+    if let Some(words) = builds {
+        // A build ends in its own time: it has mounts and files to take away.
+        return build::serve(context, session, arguments.into_iter().skip(words).collect()).await;
+    }
+    let mut gone = session.gone();
+    tokio::select! {
+        status = command(context, session, &arguments) => status,
+        () = gone.wait() => Ok(1),
+    }
+}
+
+async fn command(context: &Context, session: &mut Session, arguments: &[String]) -> io::Result<u8> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let rest = |skipped: usize| arguments.get(skipped..).unwrap_or_default().to_vec();
     match words[..] {
         [] | ["help" | "--help" | "-h", ..] => help(session).await,
         ["--version" | "-v", ..] => system::short_version(session).await,
-        ["build", ..] => build::serve(context, session, rest(1)).await,
-        ["image" | "buildx" | "builder", "build", ..] => build::serve(context, session, rest(2)).await,
         ["login", ..] => login::login(context, session, rest(1)).await,
         ["logout", ..] => login::logout(context, session, rest(1)).await,
         ["push", ..] => push::serve(context, session, rest(1)).await,

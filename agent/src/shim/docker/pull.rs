@@ -76,7 +76,6 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
         lines: sender,
         told: Mutex::default(),
     };
-    let mut gone = session.gone();
     let result = {
         let pulling = client.pull(&wanted, &platform, &store, &progress);
         tokio::pin!(pulling);
@@ -84,7 +83,6 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
             tokio::select! {
                 result = &mut pulling => break result,
                 Some(line) = lines.recv() => if !pull.quiet { session.line(&line).await? },
-                () = gone.wait() => return Ok(1),
             }
         }
     };

@@ -118,7 +118,6 @@ async fn push_one(
     };
     let (sender, mut lines) = mpsc::unbounded_channel();
     let progress = Lines { layers, lines: sender };
-    let mut gone = session.gone();
     let result = {
         let pushing = client.push(store, image, target, &progress);
         tokio::pin!(pushing);
@@ -126,7 +125,6 @@ async fn push_one(
             tokio::select! {
                 result = &mut pushing => break result,
                 Some(line) = lines.recv() => if !quiet { session.line(&line).await? },
-                () = gone.wait() => return Ok(Err(1)),
             }
         }
     };
