@@ -1,6 +1,8 @@
 //! Base images: resolved once a build, their layers fetched and unpacked only when a step needs files.
 
+use super::cancel::Cancel;
 use super::error::{BuildError, Result};
+use super::step::end;
 use super::tools::Tools;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
@@ -24,15 +26,32 @@ pub(super) struct Base {
 
 type Slot = Arc<tokio::sync::Mutex<Option<Base>>>;
 
-/// Resolves images, each once.
-#[derive(Debug, Default)]
+/// Resolves images, each once. Waits for no registry when the build is stopped.
+#[derive(Debug)]
 pub(super) struct Bases {
+    cancel: Cancel,
     slots: Mutex<HashMap<String, Slot>>,
     /// One lock a chain id, so that stages that share layers unpack each once.
     unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Bases {
+    pub(super) fn new(cancel: &Cancel) -> Self {
+        Self {
+            cancel: cancel.clone(),
+            slots: Mutex::default(),
+            unpacking: Mutex::default(),
+        }
+    }
+
+    /// Does `work` unless the build is stopped first.
+    async fn unless_canceled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            result = work => result,
+            () = self.cancel.canceled() => Err(BuildError::Canceled),
+        }
+    }
+
     /// Finds the image in the local store, or asks its registry.
     pub(super) async fn resolve(
         &self,
@@ -56,11 +75,8 @@ impl Bases {
         let vertex = tools
             .progress
             .start(format!("[internal] load metadata for {}", reference.canonical()));
-        let result = resolve(tools, reference, platform, pull).await;
-        match &result {
-            Ok(_) => vertex.done(),
-            Err(e) => vertex.failed(e.to_string()),
-        }
+        let result = self.unless_canceled(resolve(tools, reference, platform, pull)).await;
+        end(&vertex, &result);
         let base = result?;
         *slot = Some(base.clone());
         Ok(base)
@@ -86,7 +102,7 @@ impl Bases {
             let gone = || BuildError::Other(format!("the unpacked layer {} is gone: build again", layer.diff_id));
             wanted.push(layer.packed().ok_or_else(gone)?);
         }
-        fetch(tools, &wanted).await?;
+        self.unless_canceled(fetch(tools, &wanted)).await?;
         for at in first..layers.len() {
             if tools.layers.has(&chain[at]) {
                 continue;

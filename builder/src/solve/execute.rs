@@ -36,7 +36,7 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
         .map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?
         .to_string();
     let slots = tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
-    let (bases, cancel) = (Bases::default(), cancel.clone());
+    let (bases, cancel) = (Bases::new(cancel), cancel.clone());
     let shared = Arc::new(Shared {
         tools,
         request,
@@ -119,10 +119,7 @@ async fn stage(
             let resolving = shared
                 .bases
                 .resolve(&shared.tools, reference, platform, shared.request.pull);
-            let resolved = tokio::select! {
-                resolved = resolving => resolved,
-                () = shared.cancel.canceled() => Err(BuildError::Canceled),
-            };
+            let resolved = resolving.await;
             let span = file.stages[index].image_span;
             resolved.map_err(|e| {
                 placed(
@@ -172,7 +169,7 @@ async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
 ///
 /// # Errors
 /// When a base layer cannot be fetched or unpacked.
-pub async fn unpacked(tools: &Arc<Tools>, built: &Built) -> Result<Vec<ChainId>> {
+pub async fn unpacked(tools: &Arc<Tools>, built: &Built, cancel: &Cancel) -> Result<Vec<ChainId>> {
     let layers: Vec<StepLayer> = built.layers.iter().cloned().map(StepLayer::from).collect();
-    Bases::default().unpack(tools, &layers).await
+    Bases::new(cancel).unpack(tools, &layers).await
 }

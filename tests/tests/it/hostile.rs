@@ -124,7 +124,8 @@ fn attributes_that_steer_the_overlay_are_dropped() {
 #[test]
 fn documents_that_disagree_are_refused() {
     let good = layer(&[Entry::file("f", "x")]);
-    let cases: [(&str, fn(&mut Value), &str); 4] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change, &str); 4] = [
         (
             "wrong diff_id",
             |c| c["rootfs"]["diff_ids"][0] = json!(format!("sha256:{}", "0".repeat(64))),

@@ -141,12 +141,6 @@ impl Image {
         &self.document["config"]
     }
 
-    pub(crate) fn env(&self, name: &str) -> Option<String> {
-        let all = self.config()["Env"].as_array()?;
-        all.iter()
-            .find_map(|v| v.as_str()?.strip_prefix(&format!("{name}=")).map(str::to_owned))
-    }
-
     pub(crate) fn history(&self) -> Vec<String> {
         let all = self.document["history"].as_array().unwrap();
         all.iter()

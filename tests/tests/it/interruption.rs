@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGKILL in the middle of a RUN.
 
+use crate::registry::{Registry, stalling_proxy};
 use crate::site::{Site, Started, files_below};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -72,4 +73,25 @@ fn a_failing_stage_stops_the_others() {
         begun.elapsed() < Duration::from_secs(60),
         "the other stage was waited for"
     );
+}
+
+#[test]
+fn a_download_that_stalls_can_be_interrupted() {
+    let registry = Registry::start();
+    let maker = Site::new();
+    maker.dockerfile("FROM base\n");
+    maker.build(&["-t", "seen"]).good();
+    maker
+        .build(&["-t", &format!("{}/stalled:1", registry.host()), "--push"])
+        .good();
+    let layer = maker.image_documents("seen")[0]["digest"].as_str().unwrap().to_owned();
+    let host = stalling_proxy(&registry, format!("GET /v2/stalled/blobs/{layer}"));
+    let site = Site::empty();
+    site.dockerfile(&format!("FROM {host}/stalled:1\nRUN true\n"));
+    let mut started = site.start(&[]);
+    started.wait_until(|text| text.contains(&format!("pulling {layer}")));
+    started.signal(Signal::INT);
+    let (ended, log) = started.wait();
+    assert_eq!(ended.code(), Some(130), "{log}");
+    site.assert_clean();
 }

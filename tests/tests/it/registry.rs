@@ -1,5 +1,6 @@
 //! Debian's `docker-registry` on a free port of 127.0.0.1.
 
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -86,6 +87,33 @@ impl Drop for Registry {
         self.child.wait().unwrap();
         std::fs::remove_dir_all(&self.dir).unwrap();
     }
+}
+
+/// Passes connections on to a registry, until a request holds `needle`: that one is never answered. Gives its own host name.
+pub(crate) fn stalling_proxy(registry: &Registry, needle: String) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let own = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let upstream = registry.host();
+    // The threads end with the tests' process.
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(mut client), needle, upstream) = (client, needle.clone(), upstream.clone()) else {
+                return;
+            };
+            std::thread::spawn(move || {
+                let mut server = TcpStream::connect(upstream).unwrap();
+                let (mut back, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut back, &mut to_client));
+                let mut buffer = [0; 65536];
+                while let Ok(n @ 1..) = client.read(&mut buffer) {
+                    if !String::from_utf8_lossy(&buffer[..n]).contains(&needle) {
+                        server.write_all(&buffer[..n]).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    own
 }
 
 /// Returns a port nothing listens on, below the range from which the kernel gives ports to clients.

@@ -195,29 +195,18 @@ impl Site {
         found["digest"].as_str().unwrap().to_owned()
     }
 
+    /// Starts a build.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Started {
+        let log = self.out("log");
+        let stderr = std::fs::File::create(&log).unwrap();
+        let child = self.command(arguments).stderr(stderr).spawn().unwrap();
+        Started { child, log }
+    }
+
     /// Starts a build and waits until one of its commands has written the line `word`.
     pub(crate) fn start_until(&self, arguments: &[&str], word: &str) -> Started {
-        let log = self.out("log");
-        let child = self
-            .command(arguments)
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let mut started = Started { child, log };
-        let begun = Instant::now();
-        while !started.text().lines().any(|line| said(line) == Some(word)) {
-            assert!(
-                started.child.try_wait().unwrap().is_none(),
-                "ended before it said `{word}`: {}",
-                started.text()
-            );
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "never said `{word}`: {}",
-                started.text()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut started = self.start(arguments);
+        started.wait_until(|text| text.lines().any(|line| said(line) == Some(word)));
         started
     }
 
@@ -327,6 +316,20 @@ pub(crate) struct Started {
 impl Started {
     pub(crate) fn text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log is as wanted, at most a minute.
+    pub(crate) fn wait_until(&mut self, wanted: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
+        while !wanted(&self.text()) {
+            assert!(self.child.try_wait().unwrap().is_none(), "ended early: {}", self.text());
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "waited in vain: {}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -144,7 +144,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     if push {
         push_all(&tools, &built, &names, cancel).await?;
     }
-    output::write_all(&tools, &built, &names, &outputs, outside.owner).await?;
+    output::write_all(&tools, &built, &names, &outputs, outside.owner, cancel).await?;
     report(args, &tools, &built, &names)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use roadstead_builder::beneath::Owner;
 use roadstead_builder::image::output as form;
-use roadstead_builder::solve::{self, Built, Tools};
+use roadstead_builder::solve::{self, Built, Cancel, Tools};
 use roadstead_registry_client::{NoProgress, Reference};
 
 use crate::error::{CliError, FileError};
@@ -93,17 +93,21 @@ pub(super) async fn write_all(
     names: &[Reference],
     outputs: &[Output],
     owner: Owner,
+    cancel: &Cancel,
 ) -> Result<(), CliError> {
     for output in outputs {
         match output {
             Output::Image { .. } => {}
             Output::Archive { destination, docker } => {
-                fetch_layers(tools, built).await?;
+                tokio::select! {
+                    fetched = fetch_layers(tools, built) => fetched?,
+                    () = cancel.canceled() => return Err(CliError::failed("the build was canceled")),
+                }
                 let out = open(destination.as_deref())?;
                 form::archive(&tools.store, &built.image.descriptor, names, *docker, out).map_err(CliError::failed)?;
             }
             Output::Local(_) | Output::Tar(_) => {
-                let chain = solve::unpacked(tools, built).await.map_err(CliError::failed)?;
+                let chain = solve::unpacked(tools, built, cancel).await.map_err(CliError::failed)?;
                 let rootfs = tools.layers.mount_readonly(&chain).map_err(CliError::failed)?;
                 match output {
                     Output::Local(path) => form::local(rootfs.path(), built.epoch, path, inside(owner)),
