@@ -221,6 +221,13 @@ impl Dir {
     /// When it is larger than `limit` or cannot be read.
     pub fn read_small(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         use std::io::Read as _;
+        // Opening a device may do something already: a hostile image's passwd must not start the host's watchdog.
+        match self.follow(path)? {
+            Some(stat) if kind(&stat) != FileType::RegularFile => {
+                return Err(self.error("read (no regular file)", path)(Errno::INVAL));
+            }
+            _ => {}
+        }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let fd = match self.resolve(path, flags, ResolveFlags::IN_ROOT) {
             Ok(fd) => fd,

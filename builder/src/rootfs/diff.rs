@@ -129,7 +129,8 @@ impl<W: Write> Writer<'_, W> {
             .options
             .epoch
             .map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
-        if mtime != stat.st_mtime {
+        // The archive holds whole seconds: later steps must not see more, or what they write depends on who unpacked the layer.
+        if mtime != stat.st_mtime || stat.st_mtime_nsec != 0 {
             dir.set_mtime(name, mtime, 0)?;
         }
         let target = if file_type == FileType::Symlink {

@@ -140,7 +140,7 @@ fn same_inputs_same_digest() {
 fn the_epoch_bounds_all_times() {
     let site = Site::new();
     site.file("new", "n").file("old", "o").dockerfile(
-        "FROM base\nCOPY new old /\nRUN touch /made && date -r /made +%s > /seen\nCOPY --from=base /etc/passwd /p\n",
+        "FROM base\nCOPY new old /\nRUN touch /made && date -r /made +%s > /seen && stat -c %y /old > /old-seen\nCOPY --from=base /etc/passwd /p\n",
     );
     assert!(
         Command::new("touch")
@@ -160,6 +160,12 @@ fn the_epoch_bounds_all_times() {
             image.node("made").mtime
         ),
         (1_500_000_000, 1_000_000_000, 1_500_000_000)
+    );
+    // A step sees what the image holds: whole seconds.
+    assert!(
+        image.text("old-seen").contains(":40.000000000 "),
+        "{}",
+        image.text("old-seen")
     );
     assert_eq!(image.document["created"], "2017-07-14T02:40:00Z");
     site.build(&["-t", "again", "--build-arg", "SOURCE_DATE_EPOCH=1500000000"])
