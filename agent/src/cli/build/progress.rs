@@ -119,14 +119,53 @@ impl Sink for Plain {
     }
 }
 
-/// Takes out control characters other than tabs and colour, so that a build's output cannot steer the terminal's cursor.
+/// Takes out control characters other than tabs, and escape sequences other than colour, so that a build's output cannot steer the
+/// terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() || matches!(c, '\t' | '\x1b'))
-        .collect()
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(length) = colour_sequence(rest) {
+            out.push_str(&rest[..length]);
+            rest = &rest[length..];
+            continue;
+        }
+        if !c.is_control() || c == '\t' {
+            out.push(c);
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    out
+}
+
+/// Gives the length of a colour sequence (`ESC [ 1 ; 31 m`) at the beginning of the text.
+fn colour_sequence(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && !matches!(c, ';' | ':'))?;
+    parameters[end..].starts_with('m').then_some(2 + end + 1)
 }
 
 fn write_line(text: &str) {
     // Nobody reads standard error any more: the build itself goes on.
     drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_colour_reaches_the_terminal() {
+        for (text, want) in [
+            ("plain\ttext \u{e9}", "plain\ttext \u{e9}"),
+            ("\x1b[1;31mred\x1b[0m \x1b[m", "\x1b[1;31mred\x1b[0m \x1b[m"),
+            ("\x1b[2Jgone\x1b[H", "[2Jgone[H"),
+            ("\x1b]0;title\x07", "]0;title"),
+            ("a\rb\x08c\u{9b}31m", "abc31m"),
+            ("\x1b[31", "[31"),
+            ("\x1b", ""),
+        ] {
+            assert_eq!(printable(text), want, "{text:?}");
+        }
+    }
 }
