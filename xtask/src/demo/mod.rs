@@ -47,6 +47,7 @@ impl Steps {
 
 /// Runs the demo; an error says in which step it ended.
 pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
+    let _lock = workspace::lock("demo")?;
     let mut steps = Steps {
         start: Instant::now(),
         done: Vec::new(),
