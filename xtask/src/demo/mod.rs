@@ -71,6 +71,9 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     let unpacked = steps.run("read the image back with skopeo and umoci", || {
         proof::read_back(&site, &image)
     })?;
+    steps.run("build the same sources again, with nothing cached", || {
+        proof::build_again(&site, &image)
+    })?;
     steps.run("start the service from the pushed image", || {
         service::ask(&site, &unpacked)
     })?;
