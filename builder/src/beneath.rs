@@ -350,30 +350,73 @@ impl Dir {
         fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(self.error("remove", name))
     }
 
-    /// Walks `path` with this directory as the root and creates what is missing, mode 0755; links are followed but never lead out.
+    /// Gives the path without links that `path` leads to with this directory as the root. What does not exist yet counts as no link,
+    /// so this tells where a file would be made, also through a link to nowhere.
+    ///
+    /// # Errors
+    /// When a lookup fails, or after 255 links.
+    pub fn landing(&self, path: &Path) -> Result<PathBuf> {
+        const MAX_LINKS: usize = 255;
+        let parts = |path: &Path| {
+            path.components()
+                .rev()
+                .map(|c| c.as_os_str().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (mut open, mut done, mut links) = (parts(path), PathBuf::new(), 0);
+        while let Some(part) = open.pop() {
+            match part.as_bytes() {
+                b"/" => done.clear(),
+                b"." => {}
+                b".." => drop(done.pop()),
+                _ => match self.link_at(&done, &part)? {
+                    None => done.push(part),
+                    Some(_) if links == MAX_LINKS => return Err(self.error("follow links of", path)(Errno::LOOP)),
+                    Some(target) => {
+                        links += 1;
+                        open.extend(parts(Path::new(&target)));
+                    }
+                },
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads the link `name` of `parent`, or gives `None` when there is none.
+    fn link_at(&self, parent: &Path, name: &OsStr) -> Result<Option<OsString>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = match self.resolve(parent, flags, how) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(e) => return Err(self.error("open directory", parent)(e)),
+        };
+        match fs::readlinkat(&fd, name, Vec::new()) {
+            Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()))),
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(e) => Err(self.error("read link", parent.join(name))(e)),
+        }
+    }
+
+    /// Walks `path` with this directory as the root and creates what is missing, mode 0755; links are followed, also to what does not
+    /// exist yet, but never lead out.
     ///
     /// `owner` is given to created directories only.
     ///
     /// # Errors
     /// When a component is no directory, or a call fails.
     pub fn make_dirs(&self, path: &Path, owner: Option<Owner>) -> Result<Self> {
-        let mut done = PathBuf::new();
-        for component in path.components() {
-            let Component::Normal(name) = component else { continue };
-            let parent = done.clone();
-            done.push(name);
-            match self.resolve(&done, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT) {
-                Ok(_) => continue,
-                Err(Errno::NOENT) => {}
-                Err(e) => return Err(self.error("create directory", &done)(e)),
+        let mut dir = self.plain_dir(Path::new(""))?;
+        for name in self.landing(path)?.iter() {
+            if dir.metadata(name)?.is_none() {
+                dir.create_dir(name, 0o755)?;
+                if let Some(owner) = owner {
+                    dir.set_owner(name, owner)?;
+                }
             }
-            let parent = self.find_dir(&parent)?;
-            parent.create_dir(name, 0o755)?;
-            if let Some(owner) = owner {
-                parent.set_owner(name, owner)?;
-            }
+            dir = dir.plain_dir(Path::new(name))?;
         }
-        self.find_dir(&done)
+        Ok(dir)
     }
 
     /// Names `name` of this directory for the calls that know no directory handle; the last component is not followed by them.
@@ -527,8 +570,9 @@ mod tests {
         let root = Dir::open(&base.join("root")).unwrap();
         root.find_dir(Path::new("abs")).unwrap_err();
         assert_eq!(root.canonical(Path::new("in/up/in")).unwrap(), Path::new("in"));
-        // A missing target of a link is not created through the link.
-        root.make_dirs(Path::new("abs/x"), None).unwrap_err();
+        // A missing target of a link is made where the link points within the root, never outside.
+        root.make_dirs(Path::new("abs/x"), None).unwrap();
+        assert!(base.join("root/etc/x").is_dir() && !base.join("etc/x").exists() && !Path::new("/etc/x").exists());
         root.plain_dir(Path::new("in/up")).unwrap_err();
         root.make_dirs(Path::new("/in/up/new/er"), None).unwrap();
         assert!(base.join("root/new/er").is_dir());

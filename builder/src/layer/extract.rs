@@ -1,6 +1,6 @@
 //! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
 
-use super::read::{Entry, TarReader};
+use super::read::{Entry, MAX_UNPACKED, TarReader};
 use crate::beneath::{Dir, FileError, Owner, clean, kind};
 use rustix::fs::{FileType, makedev};
 use std::collections::HashSet;
@@ -12,9 +12,6 @@ use tar::EntryType;
 
 /// Most entries taken from one archive: ten times the largest images seen.
 const MAX_ENTRIES: usize = 20_000_000;
-
-/// Most bytes one archive may unpack to; a gzip bomb of 100 MiB would give this.
-pub const MAX_UNPACKED: u64 = 100 << 30;
 
 /// Marks an opaque directory for an overlay mounted with `userxattr`.
 pub const OPAQUE_XATTR: &str = "user.overlay.opaque";

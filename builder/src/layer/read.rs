@@ -1,13 +1,15 @@
 //! Tar entries out of hostile bytes, by Go's rules where readers differ, since Go programs read the same layers: PAX records beat the
 //! header, links and directories have no content, whatever their size field says.
 
-use super::extract::MAX_UNPACKED;
 use crate::beneath::{Xattr, kept_xattr};
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use tar::{EntryType, Header};
+
+/// Most bytes one archive may unpack to; a gzip bomb of 100 MiB would give this.
+pub const MAX_UNPACKED: u64 = 100 << 30;
 
 /// Largest block of PAX records or GNU long name read: Go's bound.
 const MAX_SPECIAL: u64 = 1 << 20;

@@ -171,24 +171,22 @@ pub fn write_inline(name: &str, content: &[u8], target: &Target<'_>) -> Result<(
 
 /// Finds the directory and name that a file goes to.
 fn place(target: &Target<'_>, source_name: &OsStr, is_dir: bool) -> Result<(Dir, OsString)> {
-    let path = clean(Path::new(target.destination));
+    let cleaned = clean(Path::new(target.destination));
     let wants_dir =
-        target.destination.ends_with('/') || target.destination.ends_with("/.") || path.as_os_str().is_empty();
-    let existing = target.root.follow(&path)?;
-    let exists_as_dir = existing.is_some_and(|stat| kind(&stat) == FileType::Directory);
+        target.destination.ends_with('/') || target.destination.ends_with("/.") || cleaned.as_os_str().is_empty();
+    // A link leads to where the file really goes, be it there already or not.
+    let path = target.root.landing(&cleaned)?;
+    let exists_as_dir = target
+        .root
+        .follow(&path)?
+        .is_some_and(|stat| kind(&stat) == FileType::Directory);
     if is_dir || wants_dir || exists_as_dir {
         return Ok((target.root.make_dirs(&path, target.owner)?, source_name.to_owned()));
     }
-    // The last part may be a link to where the file really goes.
-    let real = if existing.is_some() {
-        target.root.canonical(&path)?
-    } else {
-        path
-    };
     let parent = target
         .root
-        .make_dirs(real.parent().unwrap_or(Path::new("")), target.owner)?;
-    Ok((parent, real.file_name().unwrap_or_default().to_owned()))
+        .make_dirs(path.parent().unwrap_or(Path::new("")), target.owner)?;
+    Ok((parent, path.file_name().unwrap_or_default().to_owned()))
 }
 
 fn clear_for_file(dir: &Dir, name: &OsStr) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Base images: resolved once a build, their layers fetched and unpacked only when a step needs files.
 
 use super::error::{BuildError, Result};
-use super::execute::Tools;
+use super::tools::Tools;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::overlay::ChainId;

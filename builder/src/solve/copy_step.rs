@@ -2,8 +2,8 @@
 
 use super::bases::Base;
 use super::error::{BuildError, Result};
-use super::execute::{Shared, wait};
 use super::graph::{Origin, copy_origin};
+use super::shared::{Shared, wait};
 use super::step::{StageRun, end, keep, word};
 use crate::beneath::{Dir, Owner};
 use crate::cache::local::Record;

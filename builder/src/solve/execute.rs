@@ -4,112 +4,19 @@ use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::graph::{Graph, Origin};
+use super::shared::{Built, Request, Results, Shared, StageResult, placed, wait};
 use super::step::StageRun;
+use super::tools::Tools;
 use super::variables::{Globals, Scope, unused_args};
-use crate::cache::local::LocalCache;
-use crate::context::ignore::Ignore;
-use crate::dockerfile::Dockerfile;
-use crate::image::assemble::{Image, assemble};
+use crate::image::assemble::assemble;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
-use crate::progress::Progress;
 use crate::rootfs::diff::DEFAULT_EPOCH;
-use crate::rootfs::overlay::{ChainId, Layers};
-use roadstead_registry_client::{Client, Platform, Store};
+use crate::rootfs::overlay::ChainId;
+use roadstead_registry_client::Platform;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// Says what to build.
-#[derive(Debug)]
-pub struct Request {
-    /// The parsed Dockerfile.
-    pub dockerfile: Dockerfile,
-    /// The context directory.
-    pub context: PathBuf,
-    /// Its `.dockerignore`.
-    pub ignore: Ignore,
-    /// `--target`; the last stage when absent.
-    pub target: Option<String>,
-    /// `--build-arg`.
-    pub build_args: BTreeMap<String, String>,
-    /// `--label`, beating the Dockerfile's.
-    pub labels: BTreeMap<String, String>,
-    /// `--platform`; this machine's when absent.
-    pub platform: Option<Platform>,
-    /// Run every step, whatever is remembered.
-    pub no_cache: bool,
-    /// Ask the registry even for images that lie in the local store.
-    pub pull: bool,
-    /// A CA bundle shown to RUN commands; never part of the image or of a cache key.
-    pub ca_bundle: Option<PathBuf>,
-    /// Called for each layer of the target as soon as it is known, base layers included.
-    pub on_layer: Option<LayerHook>,
-}
-
-/// A function called with a finished layer.
-#[derive(Clone)]
-pub struct LayerHook(pub Arc<dyn Fn(&Layer) + Send + Sync>);
-
-impl std::fmt::Debug for LayerHook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LayerHook")
-    }
-}
-
-/// What a build works with.
-#[derive(Debug)]
-pub struct Tools {
-    /// Blobs and names.
-    pub store: Store,
-    /// Registries.
-    pub client: Client,
-    /// Unpacked layers.
-    pub layers: Layers,
-    /// Remembered steps.
-    pub cache: LocalCache,
-    /// Where progress goes.
-    pub progress: Progress,
-    /// A directory for temporary files, removed by the caller.
-    pub scratch: PathBuf,
-}
-
-/// What a build gave.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// The image in the store.
-    pub image: Image,
-    /// Its layers, base first.
-    pub layers: Vec<Layer>,
-    /// Time of everything in it that has no older one, in seconds since 1970.
-    pub epoch: i64,
-}
-
-/// What all steps of one build share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) tools: Arc<Tools>,
-    pub(super) request: Request,
-    pub(super) bases: Bases,
-    pub(super) cancel: Cancel,
-    pub(super) epoch: i64,
-    /// `epoch` as the config writes it.
-    pub(super) created: String,
-    pub(super) platform: Platform,
-    /// Commands and copies at work at once.
-    pub(super) slots: tokio::sync::Semaphore,
-}
-
-/// What a stage gave, for the stages that stand on it or copy from it.
-#[derive(Debug, Clone)]
-pub(super) struct StageResult {
-    pub(super) base: Base,
-    pub(super) scope: Scope,
-}
-
-/// How stages wait for each other: `None` until done. A dropped sender means that the stage failed.
-pub(super) type Results = BTreeMap<usize, watch::Receiver<Option<StageResult>>>;
 
 /// Builds the target of `request`.
 ///
@@ -239,53 +146,6 @@ async fn stage(
     let mut base = base;
     base.state.cmd_is_own = false;
     StageRun::new(shared, results, index, in_image, base, scope).run().await
-}
-
-impl Shared {
-    /// Tells the caller of a layer that the image will hold.
-    pub(super) fn announce(&self, layer: &StepLayer) {
-        if let (Some(hook), Some(layer)) = (&self.request.on_layer, layer.packed()) {
-            (hook.0)(&layer);
-        }
-    }
-}
-
-/// Waits for another stage.
-pub(super) async fn wait(shared: &Shared, results: &Results, index: usize) -> Result<StageResult> {
-    let Some(receiver) = results.get(&index) else {
-        return Err(BuildError::Other(format!("stage {index} was not planned")));
-    };
-    let mut receiver = receiver.clone();
-    tokio::select! {
-        done = receiver.wait_for(Option::is_some) => done.ok().and_then(|r| r.clone()).ok_or(BuildError::Canceled),
-        () = shared.cancel.canceled() => Err(BuildError::Canceled),
-    }
-}
-
-/// Puts an error at a place of the Dockerfile: one message with all causes, then the line and a caret.
-pub(super) fn placed(
-    shared: &Shared,
-    span: crate::dockerfile::Span,
-    what: Option<String>,
-    error: BuildError,
-) -> BuildError {
-    if error.is_canceled() || matches!(error, BuildError::At { .. }) {
-        return error;
-    }
-    let hint = error.hint();
-    let mut message = what.map_or_else(String::new, |what| format!("{what}: ")) + &error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(next) = cause {
-        let text = next.to_string();
-        // Transparent errors repeat their cause.
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = next.source();
-    }
-    let mut place = shared.request.dockerfile.error(span, message);
-    place.hint = hint;
-    BuildError::At { place: Box::new(place) }
 }
 
 async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {

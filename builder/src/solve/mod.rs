@@ -7,9 +7,13 @@ mod error;
 mod execute;
 mod graph;
 mod run_step;
+mod shared;
 mod step;
+mod tools;
 mod variables;
 
 pub use cancel::Cancel;
 pub use error::BuildError;
-pub use execute::{Built, LayerHook, Request, Tools, build, unpacked};
+pub use execute::{build, unpacked};
+pub use shared::{Built, LayerHook, Request};
+pub use tools::Tools;

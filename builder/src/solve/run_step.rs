@@ -1,7 +1,7 @@
 //! RUN.
 
 use super::error::{BuildError, Result};
-use super::execute::Shared;
+use super::shared::Shared;
 use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, FileError};
 use crate::cache::local::Record;
@@ -233,23 +233,14 @@ fn present(dir: &Dir, path: &Path) -> bool {
 
 /// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
 fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
-    if root.follow(target)?.is_some() {
-        return Ok(None);
-    }
-    let path = crate::beneath::clean(target);
+    let path = root.landing(target)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(None);
     };
-    let dir = root.make_dirs(parent, None)?;
-    if let Ok(link) = dir.read_link(name) {
-        let real = crate::beneath::clean(&Path::new("/").join(parent).join(link));
-        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-            return Ok(None);
-        };
-        root.make_dirs(parent, None)?.create_file(name)?;
-        return Ok(Some(real));
+    if root.follow(&path)?.is_some() {
+        return Ok(None);
     }
-    dir.create_file(name)?;
+    root.make_dirs(parent, None)?.create_file(name)?;
     Ok(Some(path))
 }
 

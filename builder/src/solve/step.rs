@@ -2,7 +2,7 @@
 
 use super::bases::Base;
 use super::error::{BuildError, Result};
-use super::execute::{Results, Shared, StageResult, placed};
+use super::shared::{Results, Shared, StageResult, placed};
 use super::variables::Scope;
 use crate::beneath::Dir;
 use crate::cache::key::KeyBuilder;

@@ -34,6 +34,7 @@ fn build() -> PathBuf {
 }
 
 /// Tells whether the tests run as root; says which test is skipped when they do not.
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 
+mod add;
 mod binary;
+mod copy;
 mod image;
 mod interruption;
 mod registry;

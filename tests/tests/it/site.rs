@@ -224,6 +224,7 @@ impl Site {
 }
 
 impl Drop for Site {
+    #[expect(clippy::print_stderr, reason = "whoever looks into a failure needs the place")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("kept for inspection: {}", self.dir.display());
