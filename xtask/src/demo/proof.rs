@@ -9,7 +9,7 @@ use crate::error::{Result, TaskError};
 use crate::workspace::{is_root, make_empty};
 
 use super::job::{Image, json, string};
-use super::site::Site;
+use super::site::{CA_BUNDLE, Site};
 
 /// An image's files and configuration, as others unpacked them.
 #[derive(Debug)]
@@ -22,39 +22,29 @@ pub(super) struct Unpacked {
 
 /// Reads the image with skopeo, compares digests, and unpacks it with umoci.
 pub(super) fn read_back(site: &Site, image: &Image) -> Result<Unpacked> {
-    let name = format!("docker://{}", site.outside_name(&image.name)?);
-    let skopeo = |verb: &str| {
-        let mut skopeo = program("skopeo");
-        skopeo.arg(verb);
-        skopeo
-    };
-    let access = ["--tls-verify=false", "--creds", &site.login];
-    let inspected = json(
-        &capture(skopeo("inspect").args(access).arg(&name))?,
-        "what skopeo printed",
-    )?;
-    let digest = string(&inspected, "/Digest")?;
+    let digest = string(&inspect(site, &image.name, false)?, "/Digest")?;
     println!("skopeo:           {digest}");
     println!("imageDetail.json: {}", image.digest);
     if digest != image.digest {
         return Err(TaskError::new("the digest in imageDetail.json is not the image's"));
     }
-    let config = json(
-        &capture(skopeo("inspect").arg("--config").args(access).arg(&name))?,
-        "the configuration",
-    )?;
+    let config = inspect(site, &image.name, true)?;
 
     let directory = site.path("image");
     make_empty(&directory)?;
     let layout = format!("oci:{}:demo", directory.join("layout").display());
-    run(skopeo("copy").args([
+    let name = format!("docker://{}", site.outside_name(&image.name)?);
+    let mut skopeo = program("skopeo");
+    skopeo.args([
+        "copy",
         "--quiet",
         "--src-tls-verify=false",
         "--src-creds",
         &site.login,
         &name,
         &layout,
-    ]))?;
+    ]);
+    run(&mut skopeo)?;
     let bundle = directory.join("bundle");
     let mut umoci = program("umoci");
     umoci
@@ -69,6 +59,39 @@ pub(super) fn read_back(site: &Site, image: &Image) -> Result<Unpacked> {
         root: bundle.join("rootfs"),
         config,
     })
+}
+
+/// Builds the same sources with nothing cached, and compares what was pushed.
+pub(super) fn build_again(site: &Site, image: &Image) -> Result<()> {
+    let data = site.path("data-again");
+    make_empty(&data)?;
+    let (repository, _) = image.name.rsplit_once(':').unwrap_or((&image.name, ""));
+    let name = format!("{repository}:again");
+    let mut build = site.roadstead();
+    build
+        .env("ROADSTEAD_DATA", &data)
+        .args(["build", "--quiet", "--push", "-t", &name]);
+    build.args(["--ca-bundle", CA_BUNDLE]).arg(site.path("source"));
+    capture(&mut build)?;
+    let inspected = inspect(site, &name, false)?;
+    let digest = string(&inspected, "/Digest")?;
+    println!("first:  {}", image.digest);
+    println!("second: {digest}");
+    if digest != image.digest {
+        return Err(TaskError::new("the same sources gave another image"));
+    }
+    std::fs::remove_dir_all(&data).map_err(TaskError::at("remove", &data))
+}
+
+/// What skopeo says of an image in the registry, or of its configuration.
+fn inspect(site: &Site, image: &str, config: bool) -> Result<Value> {
+    let mut skopeo = program("skopeo");
+    skopeo.args(["inspect", "--tls-verify=false", "--creds", &site.login]);
+    if config {
+        skopeo.arg("--config");
+    }
+    skopeo.arg(format!("docker://{}", site.outside_name(image)?));
+    json(&capture(&mut skopeo)?, "what skopeo printed")
 }
 
 /// Fails when a mount, a process or a temporary directory of the build is still there.

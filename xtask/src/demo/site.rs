@@ -138,8 +138,8 @@ fn write_config(directory: &Path, registries: &[(&str, String)]) -> Result<()> {
     }
     write(&directory.join("registries.toml"), &text)?;
     // Behind a proxy that inspects TLS, the machine's bundle has the proxy's certificate, which commands of a build need, too.
-    let bundle = Path::new(CA_BUNDLE)
-        .exists()
-        .then(|| format!("ca-bundle = \"{CA_BUNDLE}\"\n"));
-    write(&directory.join("config.toml"), &bundle.unwrap_or_default())
+    write(
+        &directory.join("config.toml"),
+        &format!("ca-bundle = \"{CA_BUNDLE}\"\n"),
+    )
 }
