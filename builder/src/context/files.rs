@@ -6,6 +6,7 @@ use crate::beneath::{Dir, FileError, Xattr, clean, kind};
 use roadstead_registry_client::Digest;
 use rustix::fs::FileType;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -309,10 +310,17 @@ impl Tree {
     /// # Errors
     /// When a file cannot be read.
     pub fn digest(&self, sources: &[Selected]) -> Result<Digest> {
-        let jobs: Vec<(&Selected, &Entry)> = sources
-            .iter()
-            .flat_map(|s| s.entries.iter().map(move |e| (s, e)))
-            .collect();
+        let all = sources.iter().flat_map(|s| s.entries.iter().map(move |e| (s, e)));
+        let mut names = HashMap::new();
+        let mut jobs: Vec<(&Selected, &Entry, Option<usize>)> = Vec::new();
+        for (at, (selected, entry)) in all.enumerate() {
+            // Two names of one file are another image than two files.
+            let first = entry
+                .hard_link
+                .map(|id| *names.entry(id).or_insert(at))
+                .filter(|first| *first != at);
+            jobs.push((selected, entry, first));
+        }
         let next = AtomicUsize::new(0);
         let slots: Vec<OnceLock<[u8; 32]>> = jobs.iter().map(|_| OnceLock::new()).collect();
         let failure: OnceLock<SelectError> = OnceLock::new();
@@ -325,8 +333,10 @@ impl Tree {
                 scope.spawn(|| {
                     while failure.get().is_none() {
                         let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some((selected, entry)) = jobs.get(at) else { return };
-                        match self.digest_entry(selected, entry) {
+                        let Some((selected, entry, first)) = jobs.get(at) else {
+                            return;
+                        };
+                        match self.digest_entry(selected, entry, *first) {
                             Ok(hash) => drop(slots[at].set(hash)),
                             Err(e) => drop(failure.set(e)),
                         }
@@ -344,7 +354,7 @@ impl Tree {
         Ok(Digest::from_sha256(all.finalize().into()))
     }
 
-    fn digest_entry(&self, selected: &Selected, entry: &Entry) -> Result<[u8; 32]> {
+    fn digest_entry(&self, selected: &Selected, entry: &Entry, first_name: Option<usize>) -> Result<[u8; 32]> {
         let mut hash = Sha256::new();
         let mut field = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_be_bytes());
@@ -363,6 +373,7 @@ impl Tree {
             )
             .as_bytes(),
         );
+        field(first_name.map(|at| at.to_string()).unwrap_or_default().as_bytes());
         field(entry.target.as_deref().unwrap_or_default().as_bytes());
         for (name, value) in self.xattrs(selected, entry)? {
             field(name.as_bytes());

@@ -82,6 +82,18 @@ fn an_edit_runs_only_what_depends_on_it() {
 }
 
 #[test]
+fn two_names_of_one_file_are_not_two_files() {
+    let site = Site::new();
+    site.file("d/a", "same").file("d/b", "same");
+    let two = site.image_of("FROM base\nCOPY d /d\n");
+    assert_ne!(two.node("d/a").file, two.node("d/b").file);
+    std::fs::remove_file(site.context().join("d/b")).unwrap();
+    std::fs::hard_link(site.context().join("d/a"), site.context().join("d/b")).unwrap();
+    let one = site.image_of("FROM base\nCOPY d /d\n");
+    assert_eq!(one.node("d/a").file, one.node("d/b").file);
+}
+
+#[test]
 fn equal_results_are_hits_further_on() {
     // The edit changes what a stage is made of, but not what is copied from it.
     let site = Site::new();
