@@ -224,3 +224,39 @@ fn privileged_layers_on_disk_are_no_ones_but_the_owners() {
         );
     }
 }
+
+#[test]
+fn privileged_the_hosts_binary_cannot_be_written() {
+    if !is_root("privileged_the_hosts_binary_cannot_be_written") {
+        return;
+    }
+    let site = Site::new();
+    // The image starts the host's binary through /proc/self/exe and makes it load code of the image (CVE-2019-5736).
+    site.file(
+        "evil.c",
+        "#include <stdio.h>\n#include <sys/statvfs.h>\n__attribute__((constructor)) static void evil(void) {\n\
+         struct statvfs at; int failed = statvfs(\"/proc/self/exe\", &at); printf(\"read-only %d\\n\", !failed && (at.f_flag & ST_RDONLY)); fflush(stdout); }\n",
+    );
+    let library = site.context().join("root/evil.so");
+    std::fs::create_dir_all(library.parent().unwrap()).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(site.context().join("evil.c"))
+        .status()
+        .expect("cc is needed");
+    assert!(compiled.success());
+    let libraries = String::from_utf8(Command::new("ldd").arg(roadstead()).output().unwrap().stdout).unwrap();
+    for word in libraries.split_whitespace().filter(|w| w.starts_with('/')) {
+        let target = site.context().join("root").join(word.trim_start_matches('/'));
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(word, target).unwrap();
+    }
+    site.dockerfile("FROM base\nCOPY root /\nENV LD_PRELOAD=/evil.so\nRUN [\"/proc/self/exe\", \"--version\"]\n");
+    let outcome = site.build(&[]).good();
+    let said = outcome.said();
+    // Once no process runs the file any more, only the mount keeps it from being written. A static binary loads nothing.
+    let is_static = !libraries.contains("libc.so");
+    assert!(said.iter().any(|l| l.starts_with("roadstead ")), "{}", outcome.log);
+    assert!(is_static || said.contains(&"read-only 1"), "{}", outcome.log);
+}
