@@ -214,7 +214,10 @@ fn split_registry(name: &str) -> (String, String) {
         Some((first, rest))
             if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
-            (first.to_ascii_lowercase(), rest)
+            let lower = first.to_ascii_lowercase();
+            // A name whose only mark of a registry is its capital must keep it: in lower case it would be a folder of the default.
+            let marked = lower.contains(['.', ':']) || lower == "localhost";
+            (if marked { lower } else { first.to_owned() }, rest)
         }
         _ => (DEFAULT_REGISTRY.to_owned(), name),
     };
@@ -297,6 +300,19 @@ mod tests {
 
     fn parse(text: &str) -> Reference {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_registry_known_by_its_capital_alone_stays_one() {
+        for (text, want) in [
+            ("Registry/a", "Registry/a"),
+            ("HOST.example/a", "host.example/a"),
+            ("LOCALHOST/a", "localhost/a"),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string(), want);
+            assert_eq!(want.parse::<Reference>().unwrap(), reference);
+        }
     }
 
     #[test]
