@@ -356,7 +356,7 @@ mod tests {
                 "[::1]:5000/app",
                 "[::1]:5000/app:latest",
             ),
-            ("REG/app", "reg/app", "reg/app", "reg/app:latest"),
+            ("REG/app", "REG/app", "REG/app", "REG/app:latest"),
             (
                 "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-node-app:abc",
                 "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-node-app:abc",
