@@ -195,6 +195,16 @@ pub enum RegistryError {
         /// The library's error.
         source: Option<Source>,
     },
+    /// The registry took longer than any honest one does. It is not asked again: the wait would only multiply.
+    #[error("{host} did not complete {operation} within {seconds} seconds")]
+    TooSlow {
+        /// Host and port.
+        host: String,
+        /// What was being done.
+        operation: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The registry wants a login, or refuses the one it got.
     #[error("{host} {} {operation}{}", login_verb(*with_credentials), detail_suffix(detail))]
     Unauthorized {

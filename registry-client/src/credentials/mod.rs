@@ -50,12 +50,21 @@ pub struct CredentialStore {
 /// What of docker's `config.json` matters here.
 #[derive(Default, Deserialize)]
 struct DockerConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_none")]
     auths: HashMap<String, AuthEntry>,
-    #[serde(default, rename = "credHelpers")]
+    #[serde(default, rename = "credHelpers", deserialize_with = "null_as_none")]
     helpers: HashMap<String, String>,
     #[serde(default, rename = "credsStore")]
     store: Option<String>,
+}
+
+/// Some tools write `null` for an empty map, and docker takes it.
+fn null_as_none<'de, D, T>(deserializer: D) -> std::result::Result<HashMap<String, T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Default, Deserialize)]
@@ -281,7 +290,7 @@ mod tests {
     async fn the_longest_path_wins_and_spellings_are_equal() {
         let json = format!(
             r#"{{"auths":{{"r.example":{{"auth":"{}"}},"https://r.example/team":{{"username":"t","password":"2"}},
-            "https://index.docker.io/v1/":{{"auth":"{}"}},"empty.example":{{}}}},"other":1}}"#,
+            "https://index.docker.io/v1/":{{"auth":"{}"}},"empty.example":{{}}}},"credHelpers":null,"other":1}}"#,
             STANDARD.encode("h:1:x"),
             STANDARD.encode("hub:3")
         );

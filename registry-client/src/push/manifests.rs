@@ -12,6 +12,7 @@ use crate::progress::Progress;
 use crate::pull::head_manifest;
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::transport::answer::Answer;
 use crate::transport::retry::retry;
 use crate::transport::{Endpoint, Payload, Request, Transport};
 
@@ -106,6 +107,21 @@ impl Plan {
     }
 }
 
+/// A registry that says what digest it stored must say ours.
+fn stored_as_sent(answer: &Answer, document: &Document, operation: &str) -> Result<()> {
+    let stored = answer
+        .header("docker-content-digest")
+        .and_then(|text| text.parse().ok());
+    match stored {
+        Some(actual) if actual != document.digest => Err(RegistryError::DigestMismatch {
+            what: format!("what the registry stored in {operation}"),
+            expected: document.digest.clone(),
+            actual,
+        }),
+        _ => Ok(()),
+    }
+}
+
 async fn put(
     transport: &Transport,
     endpoint: &Endpoint,
@@ -132,7 +148,7 @@ async fn put(
             let answer = transport.send(endpoint, request).await?;
             // ECR sends no `Location`, and the digest is known here anyway: the status says all.
             if answer.status().is_success() {
-                Ok(())
+                stored_as_sent(&answer, document, &operation)
             } else {
                 Err(answer.into_error(endpoint, &operation).await)
             }

@@ -18,6 +18,8 @@ use crate::error::{ConnectProblem, RegistryError, Result};
 const ERROR_BODY_LIMIT: u64 = 64 * 1024;
 /// Silence after which a connection counts as dead.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time a document (manifest, config, token, error) may take: a server that gives a byte now and then would hold a build for days.
+pub(crate) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A registry may copy a whole blob within its object store before it answers a write.
 pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -71,14 +73,18 @@ impl Answer {
             return Err(too_large());
         }
         let mut response = self.response;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = next_chunk(&mut response, endpoint, operation).await? {
-            if bytes.len() as u64 + chunk.len() as u64 > limit {
-                return Err(too_large());
+        let reading = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = next_chunk(&mut response, endpoint, operation).await? {
+                if bytes.len() as u64 + chunk.len() as u64 > limit {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&chunk);
             }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
+            Ok(bytes)
+        };
+        let read = tokio::time::timeout(DOCUMENT_TIMEOUT, reading).await;
+        read.unwrap_or_else(|_| Err(too_slow(endpoint, operation, DOCUMENT_TIMEOUT)))
     }
 
     /// Turns an answer that was not hoped for into an error.
@@ -183,6 +189,14 @@ pub(crate) async fn next_chunk(
     match tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await {
         Ok(chunk) => chunk.map_err(|error| interrupted(endpoint, operation, Some(error))),
         Err(_) => Err(interrupted(endpoint, operation, None)),
+    }
+}
+
+pub(crate) fn too_slow(endpoint: &Endpoint, operation: &str, waited: Duration) -> RegistryError {
+    RegistryError::TooSlow {
+        host: endpoint.label(),
+        operation: operation.to_owned(),
+        seconds: waited.as_secs(),
     }
 }
 

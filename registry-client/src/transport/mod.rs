@@ -20,7 +20,7 @@ use reqwest::{Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use answer::Answer;
-use answer::{COMMIT_TIMEOUT, STALL_TIMEOUT, interrupted, no_answer};
+use answer::{COMMIT_TIMEOUT, STALL_TIMEOUT, interrupted, no_answer, too_slow};
 use challenge::Challenge;
 use tls::Trust;
 use token::{Authorization, Logins};
@@ -288,6 +288,15 @@ impl Transport {
             return Err(refusal.into_error(endpoint, operation).await);
         }
         let credential = self.credential(endpoint).await?;
+        let is_ecr = crate::ecr::parse_host(endpoint.name.registry()).is_some();
+        let is_ecr_login = is_ecr && credential.as_ref().is_some_and(|login| login.user == "AWS");
+        if bearer.is_some() && is_ecr_login {
+            // ECR takes its password as Basic and has no token service: whoever names one wants the password.
+            return Err(RegistryError::Challenge {
+                host: endpoint.label(),
+                reason: "it asked for a token login, which Amazon ECR never does; the login was not sent".to_owned(),
+            });
+        }
         match (bearer, credential) {
             (Some(bearer), credential) => token::bearer(endpoint, bearer, scopes, credential.as_ref()).await,
             (None, Some(credential)) => token::basic(endpoint, &credential),
@@ -350,7 +359,7 @@ async fn exchange(
         } else {
             let patience = if is_read { STALL_TIMEOUT } else { COMMIT_TIMEOUT };
             let waited = tokio::time::timeout(patience, request.send()).await;
-            waited.map_err(|_| interrupted(endpoint, parts.operation, None))?
+            waited.map_err(|_| too_slow(endpoint, parts.operation, patience))?
         };
         let host = if guard::same_origin(endpoint.base(), &url) {
             endpoint.label()

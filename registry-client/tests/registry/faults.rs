@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use roadstead_registry_client::{BlobEvent, Descriptor, NoProgress, Platform, Reference, RegistryError};
+use roadstead_registry_client::{BlobEvent, Descriptor, Digest, NoProgress, Platform, Reference, RegistryError};
 
 use crate::images::{Events, Setup, noise};
 use crate::proxy::{Action, Proxy};
@@ -311,4 +311,25 @@ async fn a_download_that_is_given_up_leaves_no_file() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!setup.store.has(&layer.digest));
+}
+
+#[tokio::test]
+async fn a_registry_that_stores_something_else_is_caught() {
+    let server = Server::registry();
+    let other = Digest::of(b"another manifest");
+    let headers = format!("Docker-Content-Digest: {other}\r\n");
+    let lie = move || Action::answer("201 Created", &headers, "");
+    let proxy = Proxy::start(server.port, first(1, "PUT", "/manifests/", lie));
+    let setup = Setup::new();
+    let image = setup.image("linux/amd64", &[noise(31, 10)]);
+    let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    let error = setup
+        .client
+        .push(&setup.store, &image, &name, &NoProgress)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::DigestMismatch { actual, .. } if *actual == other),
+        "{error}"
+    );
 }

@@ -276,6 +276,18 @@ async fn a_token_that_is_never_taken_ends_in_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_login_of_ecr_is_never_sent_to_a_token_service() {
+    let server = Server::registry();
+    let proxy = token_proxy(server.port, |_| true);
+    let setup = Setup::with_registries(&mapped(&proxy.host()));
+    setup.log_in(ECR_HOST, "AWS", "pass-of-ecr");
+    let name: Reference = format!("{ECR_HOST}/app").parse().unwrap();
+    let error = setup.client.resolve(&name, &amd64()).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Challenge { .. }), "{error}");
+    assert!(proxy.seen("GET", "/token").is_empty());
+}
+
+#[tokio::test]
 async fn an_identity_token_is_exchanged_by_post() {
     let server = Server::registry();
     let proxy = token_proxy(server.port, |_| true);
