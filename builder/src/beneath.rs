@@ -617,7 +617,7 @@ mod tests {
         std::fs::write(base.join("tree/.removing-0/x/file"), "").unwrap();
         // Deeper than any path may be long, as a command can make by changing into each.
         let mut dir = Dir::open(&base.join("tree")).unwrap();
-        for _ in 0..5000 {
+        for _ in 0..1500 {
             dir.create_dir(OsStr::new("deep"), 0o755).unwrap();
             std::io::Write::write_all(&mut dir.create_file(OsStr::new("f")).unwrap(), b"x").unwrap();
             dir = dir.plain_dir(Path::new("deep")).unwrap();
