@@ -214,7 +214,10 @@ fn split_registry(name: &str) -> (String, String) {
         Some((first, rest))
             if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
-            (first.to_ascii_lowercase(), rest)
+            let lower = first.to_ascii_lowercase();
+            // A name whose only mark of a registry is its capital must keep it: in lower case it would be a folder of the default.
+            let marked = lower.contains(['.', ':']) || lower == "localhost";
+            (if marked { lower } else { first.to_owned() }, rest)
         }
         _ => (DEFAULT_REGISTRY.to_owned(), name),
     };
@@ -300,6 +303,19 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_known_by_its_capital_alone_stays_one() {
+        for (text, want) in [
+            ("Registry/a", "Registry/a"),
+            ("HOST.example/a", "host.example/a"),
+            ("LOCALHOST/a", "localhost/a"),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string(), want);
+            assert_eq!(want.parse::<Reference>().unwrap(), reference);
+        }
+    }
+
+    #[test]
     fn names_are_normalised_as_docker_does() {
         for (text, full, familiar, canonical) in [
             (
@@ -340,7 +356,7 @@ mod tests {
                 "[::1]:5000/app",
                 "[::1]:5000/app:latest",
             ),
-            ("REG/app", "reg/app", "reg/app", "reg/app:latest"),
+            ("REG/app", "REG/app", "REG/app", "REG/app:latest"),
             (
                 "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-node-app:abc",
                 "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-node-app:abc",
