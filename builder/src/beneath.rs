@@ -340,21 +340,64 @@ impl Dir {
         fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(self.error("set time of", name))
     }
 
-    /// Removes `name`, a whole tree when it is a directory. Absence is success.
+    /// Removes `name`, a whole tree when it is a directory. Absence is success. No depth of nesting needs more stack or descriptors.
     ///
     /// # Errors
     /// When a call fails.
     pub fn remove_all(&self, name: &OsStr) -> Result<()> {
+        if self.remove_leaf(name)? {
+            return Ok(());
+        }
+        let top = self.plain_dir(Path::new(name))?;
+        let mut lifted = 0;
+        loop {
+            let children = top.names()?;
+            if children.is_empty() {
+                break;
+            }
+            for child in children {
+                if top.remove_leaf(&child)? {
+                    continue;
+                }
+                let inside = top.plain_dir(Path::new(&child))?;
+                for deeper in inside.names()? {
+                    if !inside.remove_leaf(&deeper)? {
+                        inside.lift(&deeper, &top, &mut lifted)?;
+                    }
+                }
+                fs::unlinkat(&top.fd, &child, AtFlags::REMOVEDIR).map_err(top.error("remove", &child))?;
+            }
+        }
+        fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(self.error("remove", name))
+    }
+
+    /// Removes a file or an empty directory; tells whether it is gone.
+    fn remove_leaf(&self, name: &OsStr) -> Result<bool> {
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Ok(()) | Err(Errno::NOENT) => return Ok(true),
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(e) => return Err(self.error("remove", name)(e)),
         }
-        let inside = self.plain_dir(Path::new(name))?;
-        for child in inside.names()? {
-            inside.remove_all(&child)?;
+        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(e) => Err(self.error("remove", name)(e)),
         }
-        fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(self.error("remove", name))
+    }
+
+    /// Moves a directory that is to go up into `top`, whose loop comes by again.
+    fn lift(&self, name: &OsStr, top: &Self, lifted: &mut u64) -> Result<()> {
+        loop {
+            let free = format!(".removing-{lifted}");
+            *lifted += 1;
+            match fs::renameat_with(&self.fd, name, &top.fd, &free, fs::RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EXIST) => {}
+                // An overlay does not move directories of its lower layers.
+                Err(Errno::XDEV) => return self.remove_all(name),
+                Err(e) => return Err(self.error("remove", name)(e)),
+            }
+        }
     }
 
     /// Gives the path without links that `path` leads to with this directory as the root. What does not exist yet counts as no link,
@@ -565,6 +608,24 @@ mod tests {
         ] {
             assert_eq!(clean(Path::new(path)), Path::new(want), "{path}");
         }
+    }
+
+    #[test]
+    fn removal_needs_no_depth() {
+        let base = std::env::temp_dir().join(format!("roadstead-deep-{}", std::process::id()));
+        std::fs::create_dir_all(base.join("tree/.removing-0/x")).unwrap();
+        std::fs::write(base.join("tree/.removing-0/x/file"), "").unwrap();
+        // Deeper than any path may be long, as a command can make by changing into each.
+        let mut dir = Dir::open(&base.join("tree")).unwrap();
+        for _ in 0..1500 {
+            dir.create_dir(OsStr::new("deep"), 0o755).unwrap();
+            std::io::Write::write_all(&mut dir.create_file(OsStr::new("f")).unwrap(), b"x").unwrap();
+            dir = dir.plain_dir(Path::new("deep")).unwrap();
+        }
+        let root = Dir::open(&base).unwrap();
+        root.remove_all(OsStr::new("tree")).unwrap();
+        assert!(root.names().unwrap().is_empty());
+        std::fs::remove_dir(&base).unwrap();
     }
 
     #[test]

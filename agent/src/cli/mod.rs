@@ -73,6 +73,8 @@ fn report(error: &CliError) {
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Directories are walked recursively, a thousand levels deep at most.
+        .thread_stack_size(16 << 20)
         .enable_all()
         .build()
         .map_err(CliError::failed)

@@ -25,7 +25,13 @@ pub enum DiffError {
     /// A file has a name that readers of a layer take for a deletion.
     #[error("cannot keep `/{}`: in an image layer a name that begins with `.wh.` means a deletion", .0.display())]
     Whiteout(PathBuf),
+    /// A directory is nested too deeply.
+    #[error("cannot keep a directory nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
 }
+
+/// Deepest nesting of directories written: no honest image comes near, and a command can nest without end.
+const MAX_DEPTH: usize = 1024;
 
 /// Says how a tree is written.
 #[derive(Debug, Clone)]
@@ -52,7 +58,7 @@ pub fn write<W: Write>(root: &Dir, tar: &mut TarWriter<W>, options: &Options<'_>
         names: HashMap::new(),
         count: 0,
     };
-    writer.directory(Path::new(""))?;
+    writer.directory(Path::new(""), 0)?;
     Ok(writer.count)
 }
 
@@ -66,7 +72,10 @@ struct Writer<'a, W: Write> {
 }
 
 impl<W: Write> Writer<'_, W> {
-    fn directory(&mut self, path: &Path) -> Result<(), DiffError> {
+    fn directory(&mut self, path: &Path, depth: usize) -> Result<(), DiffError> {
+        if depth > MAX_DEPTH {
+            return Err(DiffError::TooDeep);
+        }
         let dir = self.root.plain_dir(path)?;
         if self.options.whiteouts
             && !path.as_os_str().is_empty()
@@ -99,7 +108,7 @@ impl<W: Write> Writer<'_, W> {
             }
             self.entry(&dir, &name, &full, &stat)?;
             if file_type == FileType::Directory {
-                self.directory(&full)?;
+                self.directory(&full, depth + 1)?;
             }
         }
         Ok(())

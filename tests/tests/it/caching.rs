@@ -70,15 +70,16 @@ fn an_edit_runs_only_what_depends_on_it() {
     touch(&site.context().join("src/a"));
     touch(&site.context().join("src"));
     assert_eq!(site.build(&[]).good().ran(), [""; 0]);
+    let copied_again = || site.build(&[]).good().ran().contains(&"COPY src /src".to_owned());
     site.mode("src/a", 0o755);
-    assert_eq!(site.build(&[]).good().ran()[0], "COPY src /src");
+    assert!(copied_again());
     site.mode("src/a", 0o644);
     std::fs::rename(site.context().join("src/a"), site.context().join("src/c")).unwrap();
-    assert_eq!(site.build(&[]).good().ran()[0], "COPY src /src");
+    assert!(copied_again());
     std::fs::rename(site.context().join("src/c"), site.context().join("src/a")).unwrap();
     std::fs::remove_file(site.context().join("src/b")).unwrap();
     site.link("src/b", "a");
-    assert_eq!(site.build(&[]).good().ran()[0], "COPY src /src");
+    assert!(copied_again());
 }
 
 #[test]

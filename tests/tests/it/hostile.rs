@@ -206,3 +206,25 @@ fn privileged_devices_and_owners_of_a_base_survive_but_do_not_work() {
     let log = site.error_of("FROM evil\nCOPY --chown=0:some Dockerfile /x\n");
     assert!(log.contains("etc/group") && log.contains("no regular file"), "{log}");
 }
+
+#[test]
+fn directories_without_end_are_an_error_and_are_cleaned_up() {
+    let site = Site::new();
+    let nest = |depth: u32| {
+        format!(
+            "FROM base\nRUN i=0; while [ $i -lt {depth} ]; do mkdir d 2>/dev/null && cd d 2>/dev/null || break; i=$((i+1)); done; true\nRUN rm -rf /d\n"
+        )
+    };
+    let log = site.error_of(&nest(1100));
+    assert!(
+        log.contains("nested more than 1024 levels") && log.contains("Dockerfile:2:1"),
+        "{log}"
+    );
+    site.dockerfile(&nest(900));
+    site.build(&[]).good();
+    // The same in the context.
+    let deep = "d/".repeat(900);
+    site.file(&format!("{deep}file"), "x")
+        .dockerfile("FROM base\nCOPY d /d\n");
+    site.build(&[]).good();
+}
