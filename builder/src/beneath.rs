@@ -435,7 +435,7 @@ impl Dir {
     /// When a call fails; a file system without attributes gives none.
     pub fn xattrs(&self, name: &OsStr) -> Result<Vec<Xattr>> {
         let path = self.proc_path(name);
-        let size = match fs::llistxattr(&path, &mut [0u8; 0][..]) {
+        let size = match fs::llistxattr_query(&path) {
             Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
             Ok(size) => size,
             Err(e) => return Err(self.error("list attributes of", name)(e)),

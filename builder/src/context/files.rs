@@ -74,6 +74,8 @@ pub struct Entry {
     pub mtime: i64,
     /// Nanoseconds of it.
     pub mtime_nanoseconds: i64,
+    /// Time of the last change of content or metadata, which nobody can set: seconds and nanoseconds.
+    pub changed: (i64, i64),
     /// Device number, for devices.
     pub device: u64,
     /// Device and inode, when the file has several names.
@@ -234,6 +236,7 @@ impl Tree {
             },
             mtime: stat.st_mtime,
             mtime_nanoseconds: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            changed: change_time(&stat),
             device: stat.st_rdev,
             hard_link: (stat.st_nlink > 1 && file_type == FileType::RegularFile).then_some((stat.st_dev, stat.st_ino)),
             target,
@@ -275,6 +278,19 @@ impl Tree {
             self.root.plain_dir(parent)?,
             full.file_name().unwrap_or_default().to_owned(),
         ))
+    }
+
+    /// Tells whether every file is still what it was when it was selected.
+    #[must_use]
+    pub fn is_unchanged(&self, sources: &[Selected]) -> bool {
+        let mut entries = sources.iter().flat_map(|s| s.entries.iter().map(move |e| (s, e)));
+        entries.all(|(selected, entry)| {
+            let Ok((dir, name)) = self.parent_of(selected, entry) else {
+                return false;
+            };
+            dir.metadata(&name)
+                .is_ok_and(|stat| stat.is_some_and(|stat| change_time(&stat) == entry.changed))
+        })
     }
 
     /// Reads an entry's extended attributes.
@@ -368,6 +384,10 @@ impl Tree {
         }
         Ok(hash.finalize().into())
     }
+}
+
+fn change_time(stat: &rustix::fs::Stat) -> (i64, i64) {
+    (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0))
 }
 
 /// Joins bytes to a path, for names that archives bring.

@@ -36,7 +36,11 @@ pub fn child_main() -> Option<ExitCode> {
     Some(match result {
         Ok(status) => ExitCode::from(u8::try_from(status & 0xff).unwrap_or(1)),
         Err(error) => {
-            let message = chain(&error);
+            let message = match &error {
+                // The reader says again what could not be done.
+                SandboxError::Setup(reason) => reason.clone(),
+                error => chain(error),
+            };
             // The mapping process answers on standard output, the others have the RUN's standard error.
             let written = if role == "map" {
                 std::io::stdout().write_all(message.as_bytes())

@@ -119,11 +119,16 @@ impl Running {
     }
 }
 
-/// Tells whether the sandbox could not be made: the command's exit status and the last line of its standard error are its own
-/// otherwise. Gives the reason.
+/// Gives the reason when a line of standard error is the sandbox's own word that it could not be made.
+#[must_use]
+pub fn own_word(line: &str) -> Option<&str> {
+    line.strip_prefix(FAILURE_MARK)
+}
+
+/// Tells why the sandbox could not be made, by the command's exit status and the last line of its standard error.
 #[must_use]
 pub fn setup_failure(status: i32, last_line: &str) -> Option<&str> {
-    last_line.strip_prefix(FAILURE_MARK).filter(|_| status == SETUP_FAILED)
+    own_word(last_line).filter(|_| status == SETUP_FAILED)
 }
 
 /// Kills a sandbox by the id of its process.

@@ -194,12 +194,19 @@ impl StageRun<'_> {
         if let Some(record) = self.find(&key).await? {
             return Ok((record, true));
         }
-        let record = self.copy_files(plan, source, selected).await?;
-        self.remember(&key, &record)?;
+        let (record, steady) = self.copy_files(plan, source, selected).await?;
+        if steady {
+            self.remember(&key, &record)?;
+        } else {
+            // The key tells of files as they were read first, the layer holds them as they were read next.
+            let message = "files changed while they were copied: the result is used, but not remembered";
+            self.shared.tools.progress.warn(message);
+        }
         Ok((record, false))
     }
 
-    async fn copy_files(&self, plan: Plan, source: Option<Source>, selected: Vec<Selected>) -> Result<Record> {
+    /// Copies. Tells also whether the sources kept still.
+    async fn copy_files(&self, plan: Plan, source: Option<Source>, selected: Vec<Selected>) -> Result<(Record, bool)> {
         // With --link the files go into a layer of their own that knows nothing of those below, save for user names.
         let needs_base = !plan.link
             || plan
@@ -235,9 +242,9 @@ impl StageRun<'_> {
             for (name, content) in &plan.inline {
                 copy::write_inline(name, content, &target)?;
             }
-            drop(source);
+            let steady = source.is_none_or(|source| source.tree.is_unchanged(&selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
-            keep(&shared, rootfs, &chain, unpacked_on, &[], in_image)
+            Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], in_image)?, steady))
         })
         .await
     }

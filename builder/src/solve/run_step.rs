@@ -372,6 +372,8 @@ fn pass_on(stream: impl Read, vertex: &Vertex) -> String {
         }
         let text = String::from_utf8_lossy(&line);
         last = text.trim_end_matches(['\n', '\r']).to_owned();
-        vertex.log(last.clone());
+        if sandbox::own_word(&last).is_none() {
+            vertex.log(last.clone());
+        }
     }
 }

@@ -8,9 +8,18 @@
 
 mod add;
 mod binary;
+mod ca_bundle;
+mod caching;
 mod copy;
+mod files;
+mod handmade;
+mod hostile;
 mod image;
+mod instructions;
 mod interruption;
+mod ordinary_user;
+mod outputs;
+mod registries;
 mod registry;
 mod sandbox;
 mod site;

@@ -173,6 +173,28 @@ impl Site {
         Image::read(&self.data().join("store"), &format!("docker.io/library/{name}:latest"))
     }
 
+    /// The layer descriptors of an image whose layers need not lie here.
+    pub(crate) fn image_documents(&self, name: &str) -> Vec<serde_json::Value> {
+        let store = self.data().join("store");
+        let digest = self.digest_of(name);
+        let bytes = std::fs::read(store.join("blobs").join(digest.replace(':', "/"))).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        manifest["layers"].as_array().unwrap().clone()
+    }
+
+    /// The manifest digest of an image of the local store.
+    pub(crate) fn digest_of(&self, name: &str) -> String {
+        let text = std::fs::read(self.data().join("store/index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let name = format!("docker.io/library/{name}:latest");
+        let all = index["manifests"].as_array().unwrap();
+        let found = all
+            .iter()
+            .find(|m| m["annotations"]["org.opencontainers.image.ref.name"] == *name)
+            .unwrap();
+        found["digest"].as_str().unwrap().to_owned()
+    }
+
     /// Starts a build and waits until one of its commands has written the line `word`.
     pub(crate) fn start_until(&self, arguments: &[&str], word: &str) -> Started {
         let log = self.out("log");
