@@ -157,7 +157,7 @@ fn machine(load: &str) -> Result<String> {
             .args(["describe", "--always", "--dirty"]),
     )?;
     Ok(format!(
-        "- {cores} cores ({}), memory {}\n- {}, Linux {}\n- load average before the first round: {load}\n- roadstead at {}\n",
+        "- {cores} cores ({}), memory {}\n- {}, Linux {}\n- load average before the first round: {load} (figures are noisy when it is not near 0)\n- roadstead at {}\n",
         value(&read("/proc/cpuinfo"), "model name", ':'),
         value(&read("/proc/meminfo"), "MemTotal", ':'),
         value(&read("/etc/os-release"), "PRETTY_NAME", '='),
