@@ -5,12 +5,11 @@ use crate::error::Result;
 use crate::tools::{self, Need};
 use crate::workspace::cargo;
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 4] = [
     Need::Program("openssl", "openssl"),
     Need::Program("skopeo", "skopeo"),
     Need::Program("umoci", "umoci"),
     Need::Package("busybox-static"),
-    Need::Program("curl", "curl"),
 ];
 
 /// Runs everything; the first failure ends it.

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::command::{capture, logged, program};
 use crate::error::{Result, TaskError};
+use crate::http;
 use crate::server::Registry;
-use crate::workspace::make_empty;
+use crate::workspace::make;
 
+use super::memory::{self, Peak};
 use super::oracle::Docker;
 
 /// Who builds.
@@ -33,78 +35,104 @@ impl Builder {
     }
 }
 
-/// What the builders work with.
+/// What lasts over all turns.
 #[derive(Debug)]
 pub(super) struct Workshop {
+    /// What is made once and kept: the base, Docker's root.
     pub(super) directory: PathBuf,
+    /// What the turns write. It goes only when all is measured: ext4 looks at each file deleted in the last minutes before it
+    /// makes one, so that a turn would pay for the files of the turn before it.
+    pub(super) turns: PathBuf,
+    /// The binary that is measured.
     pub(super) roadstead: PathBuf,
-    pub(super) docker: Option<Docker>,
+    /// The data of a registry that holds the base.
+    pub(super) seed: PathBuf,
 }
 
-/// One build: what of, and where the result goes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Order<'a> {
-    pub(super) context: &'a Path,
-    pub(super) registry: &'a Registry,
+/// A builder's turn: with nothing cached, and a registry of its own.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    workshop: &'a Workshop,
+    builder: Builder,
+    directory: PathBuf,
+    registry: Registry,
+    docker: Option<Docker>,
 }
 
-impl Order<'_> {
-    fn name(self) -> String {
+impl Workshop {
+    /// Prepares a turn of this name.
+    pub(super) fn turn(&self, builder: Builder, name: &str) -> Result<Turn<'_>> {
+        let directory = self.turns.join(format!("{}-{name}", builder.name()));
+        make(&directory.join("registry"))?;
+        capture(
+            program("cp")
+                .arg("--archive")
+                .arg(&self.seed)
+                .arg(directory.join("registry/data")),
+        )?;
+        let registry = Registry::start_with_data(&directory.join("registry"), None)?;
+        let docker = match builder {
+            Builder::BuildKit => {
+                let docker = Docker::start(&self.directory, &directory.join("docker"))?;
+                docker.warm_up(&directory.join("warm-up"))?;
+                Some(docker)
+            }
+            Builder::Roadstead | Builder::Buildah => None,
+        };
+        Ok(Turn {
+            workshop: self,
+            builder,
+            directory,
+            registry,
+            docker,
+        })
+    }
+}
+
+impl Turn<'_> {
+    fn name(&self) -> String {
         format!("{}/result:1", self.registry.host())
     }
 
     /// The build argument of W1; W4 takes no notice of it.
-    fn base(self) -> String {
+    fn base(&self) -> String {
         format!("BASE={}/debian:w1", self.registry.host())
-    }
-}
-
-impl Workshop {
-    fn docker(&self) -> Result<&Docker> {
-        self.docker
-            .as_ref()
-            .ok_or_else(|| TaskError::new("docker was not started"))
-    }
-
-    /// Makes a builder's next build a cold one.
-    pub(super) fn forget(&self, builder: Builder) -> Result<()> {
-        match builder {
-            Builder::Roadstead => make_empty(&self.directory.join("data")),
-            Builder::BuildKit => self.docker()?.forget(),
-            Builder::Buildah => make_empty(&self.directory.join("containers")),
-        }
     }
 
     /// Prepares `roadstead build` with the push.
-    pub(super) fn roadstead(&self, order: Order<'_>) -> Command {
-        let mut command = program(&self.roadstead);
+    pub(super) fn roadstead(&self, context: &Path) -> Command {
+        let mut command = program(&self.workshop.roadstead);
         command
             .env("ROADSTEAD_DATA", self.directory.join("data"))
-            .env("ROADSTEAD_CONFIG", self.directory.join("config"))
-            .env("DOCKER_CONFIG", self.directory.join("config"))
+            .env("ROADSTEAD_CONFIG", self.directory.join("none"))
+            .env("DOCKER_CONFIG", self.directory.join("none"))
             .args([
                 "build",
                 "--progress",
                 "plain",
                 "--push",
                 "--build-arg",
-                &order.base(),
+                &self.base(),
                 "-t",
-                &order.name(),
+                &self.name(),
             ])
-            .arg(order.context);
+            .arg(context);
         command
     }
 
-    fn commands(&self, builder: Builder, order: Order<'_>) -> Result<Vec<Command>> {
-        Ok(match builder {
-            Builder::Roadstead => vec![self.roadstead(order)],
+    fn commands(&self, context: &Path) -> Result<Vec<Command>> {
+        Ok(match self.builder {
+            Builder::Roadstead => vec![self.roadstead(context)],
             Builder::BuildKit => {
-                let mut command = self.docker()?.client();
+                let docker = self
+                    .docker
+                    .as_ref()
+                    .ok_or_else(|| TaskError::new("docker was not started"))?;
+                let mut command = docker.client();
                 command.args(["buildx", "build", "--progress", "plain", "--network", "host", "--push"]);
                 command
-                    .args(["--build-arg", &order.base(), "-t", &order.name()])
-                    .arg(order.context);
+                    .args(["--build-arg", &self.base(), "-t", &self.name()])
+                    .arg(context);
                 vec![command]
             }
             Builder::Buildah => {
@@ -119,10 +147,10 @@ impl Workshop {
                     "--tls-verify=false",
                 ]);
                 build
-                    .args(["--build-arg", &order.base(), "-t", &order.name()])
-                    .arg(order.context);
+                    .args(["--build-arg", &self.base(), "-t", &self.name()])
+                    .arg(context);
                 let mut push = self.buildah();
-                push.args(["push", "--tls-verify=false", &order.name()]);
+                push.args(["push", "--tls-verify=false", &self.name()]);
                 vec![build, push]
             }
         })
@@ -150,9 +178,9 @@ impl Workshop {
     }
 
     /// Builds and pushes, and tells how long it took.
-    pub(super) fn build(&self, builder: Builder, order: Order<'_>) -> Result<Duration> {
-        let log = self.directory.join(format!("{}.log", builder.name()));
-        let mut commands = self.commands(builder, order)?;
+    pub(super) fn build(&self, context: &Path) -> Result<Duration> {
+        let log = self.directory.join("build.log");
+        let mut commands = self.commands(context)?;
         // What an earlier build left to be written must not be waited for in this one.
         capture(&mut program("sync"))?;
         let start = Instant::now();
@@ -160,13 +188,30 @@ impl Workshop {
             logged(command, &log)?;
         }
         let time = start.elapsed();
-        let (status, tags) = crate::http::get(order.registry.port, "/v2/result/tags/list")?;
-        if status != 200 || !tags.contains("\"1\"") {
-            return Err(TaskError::new(format!(
-                "{} pushed nothing: {status} {tags}",
-                builder.name()
-            )));
-        }
+        self.check_pushed()?;
         Ok(time)
+    }
+
+    /// A build by roadstead with an eye on its memory.
+    pub(super) fn watch(&self, context: &Path) -> Result<(Duration, Peak)> {
+        let log = self.directory.join("build.log");
+        let file = std::fs::File::create(&log).map_err(TaskError::at("write", &log))?;
+        let copy = file.try_clone().map_err(TaskError::at("write", &log))?;
+        let start = Instant::now();
+        let peak = memory::watch(self.roadstead(context).stdout(file).stderr(copy))?;
+        let time = start.elapsed();
+        self.check_pushed()?;
+        Ok((time, peak))
+    }
+
+    fn check_pushed(&self) -> Result<()> {
+        let (status, tags) = http::get(self.registry.port, "/v2/result/tags/list")?;
+        if status == 200 && tags.contains("\"1\"") {
+            return Ok(());
+        }
+        Err(TaskError::new(format!(
+            "{} pushed nothing: {status} {tags}",
+            self.builder.name()
+        )))
     }
 }

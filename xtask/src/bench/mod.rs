@@ -7,7 +7,6 @@ mod report;
 mod workload;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::command::{capture, logged, program};
 use crate::error::{Result, TaskError};
@@ -15,8 +14,7 @@ use crate::server::Registry;
 use crate::tools::{self, Need};
 use crate::workspace::{self, is_root, make, make_empty, root, target, write};
 
-use builders::{Builder, Order, Workshop};
-use memory::Peak;
+use builders::{Builder, Workshop};
 use oracle::Docker;
 use report::{Figures, SITUATIONS, Times};
 
@@ -88,32 +86,22 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         Some(binary) => std::path::absolute(binary).map_err(TaskError::at("resolve", binary))?,
         None => workspace::build_product("release")?,
     };
-    let directory = target().join("bench");
-    make(&directory.join("config"))?;
-    let docker = options.has("buildkit").then(|| Docker::start(&directory)).transpose()?;
-    let workshop = Workshop {
-        directory,
-        roadstead,
-        docker,
-    };
+    let workshop = workshop(roadstead)?;
     let mut figures = Figures {
         load: load()?,
-        versions: versions(&workshop)?,
+        versions: versions(&workshop, &options)?,
         ..Figures::default()
     };
-    let seed = seed(&workshop)?;
     let context = workshop.directory.join("w1");
     workload::make_w1(&context)?;
-    figures.times = rounds(&workshop, &options, &context, &seed)?;
+    figures.times = rounds(&workshop, &options, &context)?;
     if options.has("memory") {
-        let (time, peak) = watched(&workshop, &context, &seed)?;
-        println!("W1 watched: {:.2} s, {peak:?}", time.as_secs_f64());
-        figures.w1_peak = Some(peak);
+        figures.w1_peak = Some(workshop.turn(Builder::Roadstead, "memory")?.watch(&context)?.1);
     }
     if options.has("large") {
         let context = workshop.directory.join("w4");
         workload::make_w4(&context)?;
-        figures.w4 = Some(watched(&workshop, &context, &seed)?);
+        figures.w4 = Some(workshop.turn(Builder::Roadstead, "large")?.watch(&context)?);
     }
     println!("\n{}\n{}", figures.table(), figures.memory());
     if options.parts.len() == PARTS.len() {
@@ -130,11 +118,27 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         )?;
         println!("written to docs/benchmarks.md");
     }
-    Ok(())
+    std::fs::remove_dir_all(&workshop.turns).map_err(TaskError::at("remove", &workshop.turns))
+}
+
+fn workshop(roadstead: PathBuf) -> Result<Workshop> {
+    let directory = target().join("bench");
+    let turns = directory.join("turns");
+    if turns.exists() {
+        println!("removing what a broken bench has left; ext4 is slower for some minutes now");
+    }
+    make_empty(&turns)?;
+    let seed = seed(&directory, &roadstead)?;
+    Ok(Workshop {
+        directory,
+        turns,
+        roadstead,
+        seed,
+    })
 }
 
 /// Lets the builders take turns.
-fn rounds(workshop: &Workshop, options: &Options, context: &Path, seed: &Path) -> Result<Vec<Times>> {
+fn rounds(workshop: &Workshop, options: &Options, context: &Path) -> Result<Vec<Times>> {
     let builders = Builder::ALL.into_iter().filter(|builder| options.has(builder.name()));
     let mut all: Vec<Times> = builders
         .map(|builder| Times {
@@ -144,18 +148,13 @@ fn rounds(workshop: &Workshop, options: &Options, context: &Path, seed: &Path) -
         .collect();
     for round in 1..=options.rounds {
         for times in &mut all {
-            let registry = registry_of(workshop, seed)?;
-            let order = Order {
-                context,
-                registry: &registry,
-            };
             workload::restore(context)?;
-            workshop.forget(times.builder)?;
+            let turn = workshop.turn(times.builder, &round.to_string())?;
             for (at, situation) in SITUATIONS.iter().enumerate() {
                 if *situation == "one file edited" {
                     workload::edit(context)?;
                 }
-                let time = workshop.build(times.builder, order)?;
+                let time = turn.build(context)?;
                 println!(
                     "round {round}, {}, {situation}: {:.2} s",
                     times.builder.name(),
@@ -169,26 +168,10 @@ fn rounds(workshop: &Workshop, options: &Options, context: &Path, seed: &Path) -
     Ok(all)
 }
 
-/// A cold build by roadstead with an eye on its memory.
-fn watched(workshop: &Workshop, context: &Path, seed: &Path) -> Result<(Duration, Peak)> {
-    let registry = registry_of(workshop, seed)?;
-    workshop.forget(Builder::Roadstead)?;
-    let log = workshop.directory.join("watched.log");
-    let file = std::fs::File::create(&log).map_err(TaskError::at("write", &log))?;
-    let copy = file.try_clone().map_err(TaskError::at("write", &log))?;
-    let mut command = workshop.roadstead(Order {
-        context,
-        registry: &registry,
-    });
-    let start = Instant::now();
-    let peak = memory::watch(command.stdout(file).stderr(copy))?;
-    Ok((start.elapsed(), peak))
-}
-
 /// Makes the base once: Debian 12 by mmdebstrap, in a registry's directory that each turn gets a copy of.
-fn seed(workshop: &Workshop) -> Result<PathBuf> {
-    let seed = workshop.directory.join("seed");
-    let context = workshop.directory.join("base");
+fn seed(directory: &Path, roadstead: &Path) -> Result<PathBuf> {
+    let seed = directory.join("seed");
+    let context = directory.join("base");
     let archive = context.join("base.tar");
     if !archive.exists() {
         println!("making the base from Debian's packages");
@@ -199,16 +182,16 @@ fn seed(workshop: &Workshop) -> Result<PathBuf> {
         mmdebstrap
             .args(["--variant=minbase", "--mode=root", "--skip=output/dev", "bookworm"])
             .arg(&part);
-        logged(&mut mmdebstrap, &workshop.directory.join("base.log"))?;
+        logged(&mut mmdebstrap, &directory.join("base.log"))?;
         std::fs::rename(&part, &archive).map_err(TaskError::at("rename", &part))?;
     }
     make_empty(&seed)?;
     let registry = Registry::start(&seed, None)?;
-    let mut command = program(&workshop.roadstead);
+    let mut command = program(roadstead);
     command
-        .env("ROADSTEAD_DATA", workshop.directory.join("seed-data"))
-        .env("ROADSTEAD_CONFIG", workshop.directory.join("config"))
-        .env("DOCKER_CONFIG", workshop.directory.join("config"))
+        .env("ROADSTEAD_DATA", directory.join("seed-data"))
+        .env("ROADSTEAD_CONFIG", directory.join("none"))
+        .env("DOCKER_CONFIG", directory.join("none"))
         .args([
             "build",
             "--progress",
@@ -218,16 +201,8 @@ fn seed(workshop: &Workshop) -> Result<PathBuf> {
             &format!("{}/debian:w1", registry.host()),
         ])
         .arg(&context);
-    logged(&mut command, &workshop.directory.join("seed.log"))?;
-    Ok(seed)
-}
-
-/// A registry with the base and nothing else.
-fn registry_of(workshop: &Workshop, seed: &Path) -> Result<Registry> {
-    let directory = workshop.directory.join("registry");
-    make_empty(&directory)?;
-    capture(program("cp").arg("--archive").arg(seed.join("data")).arg(&directory))?;
-    Registry::start_with_data(&directory, None)
+    logged(&mut command, &directory.join("seed.log"))?;
+    Ok(seed.join("data"))
 }
 
 fn load() -> Result<String> {
@@ -235,10 +210,10 @@ fn load() -> Result<String> {
     Ok(text.split(' ').take(3).collect::<Vec<_>>().join(" "))
 }
 
-fn versions(workshop: &Workshop) -> Result<Vec<String>> {
+fn versions(workshop: &Workshop, options: &Options) -> Result<Vec<String>> {
     let mut versions = vec![capture(program("buildah").arg("--version"))?.trim().to_owned()];
-    if let Some(docker) = &workshop.docker {
-        versions.push(docker.version()?);
+    if options.has("buildkit") {
+        versions.push(Docker::start(&workshop.directory, &workshop.turns.join("version"))?.version()?);
     }
     let registry = capture(program("docker-registry").arg("--version"))?;
     let version = registry.split_whitespace().last().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::command::{capture, logged, program, succeeds};
 use crate::error::{Result, TaskError};
 use crate::server::Server;
-use crate::workspace::make;
+use crate::workspace::{make, write};
 
 /// Makes ROOT the root of this process and the processes it becomes. dockerd refuses a plain chroot, since it can't remount `/`.
 const ENTER: &str = r#"
@@ -36,13 +36,13 @@ pub(super) struct Docker {
 }
 
 impl Docker {
-    /// Makes the root unless it is there, and starts the daemon.
-    pub(super) fn start(directory: &Path) -> Result<Self> {
+    /// Starts the daemon in its root below `directory`, which is made unless it is there. `work` takes what the daemon stores.
+    pub(super) fn start(directory: &Path, work: &Path) -> Result<Self> {
         let root = directory.join("trixie");
         make_root(&root)?;
-        let [work, config] = ["docker", "docker-config"].map(|name| directory.join(name));
+        let config = directory.join("docker-config");
         let plugins = config.join("cli-plugins");
-        make(&work)?;
+        make(work)?;
         make(&plugins)?;
         let plugin = root.join("usr/libexec/docker/cli-plugins/docker-buildx");
         std::fs::copy(&plugin, plugins.join("docker-buildx")).map_err(TaskError::at("copy", &plugin))?;
@@ -57,7 +57,7 @@ impl Docker {
         command.args(["--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]);
         command
             .arg(&root)
-            .arg(&work)
+            .arg(work)
             .args(["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none"]);
         command
             .arg("--data-root")
@@ -71,7 +71,7 @@ impl Docker {
             .arg(format!("unix://{}", socket.display()));
         // The root's programs, wherever the caller's are.
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let mut server = Server::start("dockerd", &mut command, &directory.join("dockerd.log"))?;
+        let mut server = Server::start("dockerd", &mut command, &work.join("dockerd.log"))?;
         server.wait_for(|_| succeeds(client(&root, &socket, &config).arg("version")).then_some(()))?;
         Ok(Self {
             root,
@@ -81,16 +81,21 @@ impl Docker {
         })
     }
 
+    /// Lets BuildKit make its databases, as it has on a machine in use.
+    pub(super) fn warm_up(&self, context: &Path) -> Result<()> {
+        make(context)?;
+        write(&context.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n")?;
+        capture(
+            self.client()
+                .args(["buildx", "build", "--progress", "plain"])
+                .arg(context),
+        )
+        .map(drop)
+    }
+
     /// Prepares the client.
     pub(super) fn client(&self) -> Command {
         client(&self.root, &self.socket, &self.config)
-    }
-
-    /// Forgets all images and the build cache.
-    pub(super) fn forget(&self) -> Result<()> {
-        capture(self.client().args(["image", "prune", "--all", "--force"]))?;
-        capture(self.client().args(["builder", "prune", "--all", "--force"]))?;
-        Ok(())
     }
 
     /// The versions of daemon and BuildKit's client.

@@ -117,7 +117,8 @@ impl Figures {
              A Debian base of 170 MB, 5,000 source files (82.6 MB), two stages, three RUNs, and a push to a registry on the same\n\
              machine. Median (least–most), and the ratio of the medians to BuildKit's.\n\n{}\n\
              - *Cold*: nothing cached, the base comes from the registry. *One file edited*: a line appended to one of the sources.\n\
-             - The builders take turns within each round. A turn has a registry of its own that holds the base and nothing else.\n\
+             - The builders take turns within each round. A turn has new directories, and a registry of its own that holds the base and\n  \
+               nothing else. Nothing is deleted until the end, since ext4 makes files slowly for minutes after many were deleted.\n\
              - Every time has the push in it. BuildKit's daemon is up before the clock starts, since it is where it is used;\n  \
                roadstead and buildah have none.\n\n\
              ## Memory\n\n{}\n\
@@ -156,7 +157,7 @@ fn machine(load: &str) -> Result<String> {
             .args(["describe", "--always", "--dirty"]),
     )?;
     Ok(format!(
-        "- {cores} cores ({}), memory {}\n- {}, Linux {}\n- load average before the first round: {load}\n- roadstead at {}\n",
+        "- {cores} cores ({}), memory {}\n- {}, Linux {}\n- load average before the first round: {load} (figures are noisy when it is not near 0)\n- roadstead at {}\n",
         value(&read("/proc/cpuinfo"), "model name", ':'),
         value(&read("/proc/meminfo"), "MemTotal", ':'),
         value(&read("/etc/os-release"), "PRETTY_NAME", '='),
