@@ -95,8 +95,13 @@ fn empty_record(id: String, build_status: Status, start: Timestamp) -> Record {
 
 /// The record of a job that could not be run: the machinery is at fault.
 pub(crate) fn fault(job: &Job, message: &str) -> Record {
+    fault_of(format!("{}:{}", job.project_name, job.id), message)
+}
+
+/// The record of a job of which no more is known than its name.
+pub(crate) fn fault_of(id: String, message: &str) -> Record {
     let now = Timestamp::now();
-    let mut record = empty_record(format!("{}:{}", job.project_name, job.id), Status::Fault, now);
+    let mut record = empty_record(id, Status::Fault, now);
     record.end_time = Some(now.to_string());
     record.phases.push(Phase {
         phase_type: "PROVISIONING".to_owned(),

@@ -204,6 +204,43 @@ async fn sqlite() {
     assert!(matches!(second.submit(&job).await, Err(QueueError::Duplicate(_))));
 }
 
+/// One job is unreadable when it is claimed, one when its agents are lost for the last time.
+#[tokio::test]
+async fn sqlite_is_not_held_up_by_what_it_cannot_read() {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("queue.db");
+    let queue = super::open(&format!("sqlite:{}", file.display()), None, None)
+        .await
+        .unwrap();
+    let jobs = ["queued", "binary", "lost", "good"].map(job);
+    for job in &jobs {
+        queue.submit(job).await.unwrap();
+    }
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let set = |change: &str, job: &Job| {
+        let changed = database.execute(&format!("UPDATE job SET {change} WHERE id = ?1"), [job.id.as_str()]);
+        assert_eq!(changed.unwrap(), 1);
+    };
+    set("document = '{\"id\":\"a b\"}'", &jobs[0]);
+    set("document = CAST(x'7bff' AS TEXT)", &jobs[1]);
+    set("document = 'none', state = 'IN_PROGRESS', attempt = 3", &jobs[2]);
+    let claim = queue.claim("a", LONG, Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(claim.job, jobs[3]);
+    let listed = queue.list().await.unwrap();
+    assert_eq!(listed.len(), 4);
+    for (job, found) in jobs.iter().zip(&listed).take(3) {
+        assert_eq!((found.id.as_str(), &found.job), (job.id.as_str(), &None));
+        assert_eq!(found.state, State::Done(Status::Fault));
+        let record = found.record.as_ref().unwrap();
+        assert_eq!(
+            record.phases[0].contexts[0].message,
+            "the job's document cannot be read"
+        );
+    }
+    assert_eq!(listed[3].job.as_ref(), Some(&jobs[3]));
+    assert_eq!(queue.find(jobs[0].id.as_str()).await.unwrap().job, None);
+}
+
 #[tokio::test]
 async fn sqlite_refuses_a_later_schema_and_a_foreign_file() {
     let scratch = Scratch::new().unwrap();

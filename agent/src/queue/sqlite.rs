@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use roadstead_proto::job::{Job, MAX_DOCUMENT_BYTES};
-use roadstead_proto::record::Record;
+use roadstead_proto::job::{Job, JobId, MAX_DOCUMENT_BYTES};
+use roadstead_proto::record::{Record, Status};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use serde::de::DeserializeOwned;
 
-use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS};
+use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS, UNREADABLE};
 use super::results::Results;
 use super::{Claim, JobState, Queue, QueueError, State};
 use crate::error::FileError;
+use crate::job::{fault, fault_of};
 
 /// How long a writer waits for another's transaction. They are short; a longer wait means a stuck process.
 const BUSY: Duration = Duration::from_secs(30);
@@ -132,34 +134,38 @@ impl SqliteQueue {
             if let Err(error) = give_up(transaction, now)? {
                 return Ok(Err(error));
             }
-            let found: Option<(i64, String, i64)> = transaction
-                .query_row(
-                    "UPDATE job SET state = 'IN_PROGRESS', attempt = attempt + 1, lease_until = ?2, agent = ?3
-                     WHERE number = (SELECT number FROM job
-                                     WHERE state = 'QUEUED' OR (state = 'IN_PROGRESS' AND lease_until <= ?1)
-                                     ORDER BY number LIMIT 1)
-                     RETURNING number, document, attempt",
-                    params![now, now.saturating_add(millis(lease)), agent],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-                )
-                .optional()?;
-            let Some((number, document, attempt)) = found else {
-                return Ok(Ok(None));
-            };
-            transaction.execute(
-                "INSERT INTO attempt (job, attempt, agent, started_at) VALUES (?1, ?2, ?3, ?4)",
-                params![number, attempt, agent, now],
-            )?;
-            Ok(serde_json::from_str(&document)
-                .map_err(QueueError::Document)
-                .map(|job| {
-                    Some(Claim {
+            loop {
+                let found = transaction
+                    .query_row(
+                        "UPDATE job SET state = 'IN_PROGRESS', attempt = attempt + 1, lease_until = ?2, agent = ?3
+                         WHERE number = (SELECT number FROM job
+                                         WHERE state = 'QUEUED' OR (state = 'IN_PROGRESS' AND lease_until <= ?1)
+                                         ORDER BY number LIMIT 1)
+                         RETURNING number, id, document, attempt",
+                        params![now, now.saturating_add(millis(lease)), agent],
+                        |row| Ok((row.get(0)?, text(row, 1)?, document(row, 2)?, row.get(3)?)),
+                    )
+                    .optional()?;
+                let Some((number, id, job, attempt)) = found else {
+                    return Ok(Ok(None));
+                };
+                transaction.execute(
+                    "INSERT INTO attempt (job, attempt, agent, started_at) VALUES (?1, ?2, ?3, ?4)",
+                    params![number, attempt, agent, now],
+                )?;
+                if let Some(job) = job {
+                    return Ok(Ok(Some(Claim {
                         job,
                         token: unsigned(attempt),
                         number: unsigned(number),
                         handle: String::new(),
-                    })
-                }))
+                    })));
+                }
+                // It would be the oldest job for ever, and no job behind it would be taken.
+                if let Err(error) = end(transaction, number, &fault_of(id, UNREADABLE))? {
+                    return Ok(Err(error));
+                }
+            }
         })
         .await
     }
@@ -192,17 +198,10 @@ impl SqliteQueue {
         let results = self.inner.results.clone();
         self.transact("read jobs", move |transaction| {
             let mut statement = transaction.prepare(
-                "SELECT document, state, attempt, agent, record FROM job WHERE ?1 IS NULL OR id = ?1 ORDER BY number",
+                "SELECT id, document, state, attempt, agent, record FROM job WHERE ?1 IS NULL OR id = ?1 ORDER BY number",
             )?;
-            let rows = statement.query_map(params![id], |row| Ok(job_state(row, &results)))?;
-            let mut states = Vec::new();
-            for row in rows {
-                match row? {
-                    Ok(state) => states.push(state),
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            Ok(Ok(states))
+            let rows = statement.query_map(params![id], |row| job_state(row, &results))?;
+            rows.collect::<rusqlite::Result<_>>().map(Ok)
         })
         .await
     }
@@ -236,51 +235,68 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), QueueError> {
 /// Ends jobs that were handed out too often, so that one job cannot take down agent after agent for ever.
 fn give_up(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<Result<(), QueueError>> {
     let mut statement = transaction.prepare(
-        "SELECT number, document FROM job WHERE state = 'IN_PROGRESS' AND lease_until <= ?1 AND attempt >= ?2",
+        "SELECT number, id, document FROM job WHERE state = 'IN_PROGRESS' AND lease_until <= ?1 AND attempt >= ?2",
     )?;
-    let rows = statement.query_map(params![now, signed(MAX_ATTEMPTS)], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let lost: Vec<(i64, String)> = rows.collect::<rusqlite::Result<_>>()?;
-    for (number, document) in lost {
-        let record = serde_json::from_str(&document)
-            .and_then(|job| serde_json::to_string(&crate::job::fault(&job, TOO_MANY_ATTEMPTS)));
-        match record {
-            Ok(record) => transaction.execute(
-                "UPDATE job SET state = 'DONE', record = ?2 WHERE number = ?1",
-                params![number, record],
-            )?,
-            Err(error) => return Ok(Err(QueueError::Document(error))),
+    let rows = statement.query_map(params![now, signed(MAX_ATTEMPTS)], |row| {
+        let record = match document(row, 2)? {
+            Some(job) => fault(&job, TOO_MANY_ATTEMPTS),
+            None => fault_of(text(row, 1)?, UNREADABLE),
         };
+        Ok((row.get(0)?, record))
+    })?;
+    let lost: Vec<(i64, Record)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (number, record) in lost {
+        if let Err(error) = end(transaction, number, &record)? {
+            return Ok(Err(error));
+        }
     }
     Ok(Ok(()))
 }
 
-fn job_state(row: &Row<'_>, results: &Results) -> Result<JobState, QueueError> {
-    let column = |error| QueueError::Database {
-        operation: "read a job",
-        file: PathBuf::new(),
-        source: error,
+/// Ends a job that no agent holds.
+fn end(transaction: &Transaction<'_>, number: i64, record: &Record) -> rusqlite::Result<Result<(), QueueError>> {
+    let record = match serde_json::to_string(record) {
+        Ok(record) => record,
+        Err(error) => return Ok(Err(QueueError::Document(error))),
     };
-    let document: String = row.get(0).map_err(column)?;
-    let state: String = row.get(1).map_err(column)?;
-    let attempts: i64 = row.get(2).map_err(column)?;
-    let agent: Option<String> = row.get(3).map_err(column)?;
-    let record: Option<String> = row.get(4).map_err(column)?;
-    let job: Job = serde_json::from_str(&document).map_err(QueueError::Document)?;
-    let record: Option<Record> = record
-        .map(|record| serde_json::from_str(&record))
-        .transpose()
-        .map_err(QueueError::Document)?;
+    transaction.execute(
+        "UPDATE job SET state = 'DONE', record = ?2 WHERE number = ?1",
+        params![number, record],
+    )?;
+    Ok(Ok(()))
+}
+
+/// A text that somebody else may have written: one that is not UTF-8 is no reason to fail.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(column)?.as_bytes()?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The document in a column; `None` when there is none or when it cannot be read.
+fn document<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    let bytes = row.get_ref(column)?.as_bytes_or_null()?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(bytes).ok()))
+}
+
+fn job_state(row: &Row<'_>, results: &Results) -> rusqlite::Result<JobState> {
+    let id = text(row, 0)?;
+    let state = text(row, 2)?;
+    let attempts = unsigned(row.get(3)?);
+    let record: Option<Record> = document(row, 5)?;
     let state = match (&record, state.as_str()) {
         (Some(record), _) => State::Done(record.build_status),
         (None, "QUEUED") => State::Queued,
+        // Its record cannot be read.
+        (None, "DONE") => State::Done(Status::Fault),
         (None, _) => State::InProgress,
     };
-    let artifacts = results.artifacts(&job.id, unsigned(attempts));
+    let artifacts = JobId::new(&id).map(|id| results.artifacts(&id, attempts));
     Ok(JobState {
-        job,
+        id,
+        job: document(row, 1)?,
         state,
-        attempts: unsigned(attempts),
-        agent,
+        attempts,
+        agent: row.get(4)?,
         record,
         artifacts,
     })
