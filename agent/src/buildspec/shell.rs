@@ -8,6 +8,7 @@
 //! 2  set -a
 //! 3  . env.sh
 //! 4  the command …
+//!
 //!    CODEBUILD_LAST_EXIT=$?, export -p > env.new, pwd > directory.new, exit with the status
 //! ```
 //!
@@ -195,12 +196,13 @@ impl Shell {
         })
     }
 
-    /// The script around `command`, which begins on line 4 so that the shell's messages read as CodeBuild's do.
+    /// The script around `command`, which begins on line 4 so that the shell's messages read as CodeBuild's do. The empty line
+    /// after it is for a command that ends in a backslash, which would take the next line for its own.
     fn script(&self, command: &str) -> String {
         let [saved, env, directory] = ["env.sh", "env.new", "directory.new"].map(|name| quoted(&self.file(name)));
         let start = self.quoted_directory();
         format!(
-            "cd -- {start}\nset -a\n. {saved}\n{command}\nCODEBUILD_LAST_EXIT=$?\nset +x -a\nexport -p > {env} && pwd > \
+            "cd -- {start}\nset -a\n. {saved}\n{command}\n\nCODEBUILD_LAST_EXIT=$?\nset +x -a\nexport -p > {env} && pwd > \
              {directory}\nexit $CODEBUILD_LAST_EXIT\n"
         )
     }

@@ -127,6 +127,9 @@ async fn statuses_blocks_and_the_last_exit() {
         let mut s = Session::new(kind, Version::V0_2);
         assert_eq!(s.run("sh -c 'exit 3'").await.0, "exit status 3");
         assert_eq!(s.out("echo $CODEBUILD_LAST_EXIT").await, "3\n");
+        assert_eq!(s.run("false \\").await.0, "exit status 1");
+        assert_eq!(s.out("KEPT=yes \\").await, "");
+        assert_eq!(s.out("echo $KEPT \\").await, "yes\n");
         assert_eq!(s.run("false\necho masked").await.0, "exit status 0");
         assert_eq!(s.run("kill -9 $$").await.0, "signal: killed");
         assert_eq!(s.run("trap 'echo bye' EXIT").await.1, "bye\n");
