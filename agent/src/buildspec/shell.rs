@@ -25,6 +25,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use super::{ShellKind, Version};
+use crate::environment::is_shell_identifier;
 use crate::error::FileError;
 use crate::interrupt::Interrupt;
 use crate::job::output::Output;
@@ -266,7 +267,12 @@ fn find_program(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
         })
 }
 
+/// Names are checked where they come in; one that is none must not be read as a command here.
 fn export_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    if !is_shell_identifier(name) {
+        tracing::warn!(name, "a variable is left out, since its name is none for a shell");
+        return;
+    }
     out.extend_from_slice(b"export ");
     out.extend_from_slice(name.as_bytes());
     out.push(b'=');

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{BuildspecSource, Finished, Request, fault, run};
 use crate::config::Config;
+use crate::environment;
 use crate::error::{CliError, FileError, chain};
 use crate::interrupt::Interrupt;
 use crate::logs::{Log, Secrets};
@@ -93,9 +94,7 @@ async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record
     if let Some(secret) = git::without_credentials(&job.source.location).1 {
         secrets.add(secret);
     }
-    let refused = job.refused();
-    if !refused.is_empty() {
-        let message = format!("the job asks for what this agent does not do: {}", refused.join(", "));
+    if let Err(message) = check(job) {
         log.line(&message);
         return Ok(fault(job, &message));
     }
@@ -113,6 +112,21 @@ async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record
         .await
         .map_err(CliError::failed)?;
     Ok(report(finished, &log))
+}
+
+/// Refuses a job that cannot be run as asked. Its document may have been written by anything, not by `submit` alone.
+fn check(job: &Job) -> Result<(), String> {
+    let refused = job.refused();
+    if !refused.is_empty() {
+        return Err(format!(
+            "the job asks for what this agent does not do: {}",
+            refused.join(", ")
+        ));
+    }
+    for variable in &job.environment.environment_variables {
+        environment::check_assignment(&variable.name, &variable.value)?;
+    }
+    Ok(())
 }
 
 /// A mistake in the buildspec belongs into the job's log, since nobody sees this process's own output.

@@ -220,6 +220,27 @@ fn failed_builds_and_bad_sources_get_their_record() {
 }
 
 #[test]
+fn a_hand_written_document_cannot_run_commands_by_a_variables_name() {
+    let workspace = Workspace::new();
+    buildspec(&workspace, "true");
+    let id = submit(&workspace, &["--env", "HARMLESS=1"]);
+    let trap = workspace.path("trapped");
+    let database = Connection::open(workspace.path("data/queue.db")).unwrap();
+    let name = format!("x;touch {};", trap.display());
+    let changed = database.execute("UPDATE job SET document = replace(document, 'HARMLESS', ?1)", [name]);
+    assert_eq!(changed.unwrap(), 1);
+    assert_eq!(workspace.roadstead(&["agent", "--once"]).status, Some(0));
+    let found = workspace.roadstead(&["jobs", "show", &id]);
+    assert!(
+        found.stdout.contains("status:    FAULT\n") && found.stdout.contains("is no name for an environment variable"),
+        "{}",
+        found.stdout
+    );
+    assert!(!trap.exists());
+    workspace.assert_tidy();
+}
+
+#[test]
 fn a_job_through_sqs_from_a_git_repository() {
     let mut workspace = Workspace::new();
     let moto = services::moto();

@@ -34,6 +34,7 @@ impl Session {
         let start = scratch.directory("it's a start").unwrap().canonicalize().unwrap();
         let variables = [
             ("PATH".to_owned(), std::env::var_os("PATH").unwrap()),
+            ("X;echo injected;".to_owned(), "".into()),
             ("ODD".to_owned(), "a'b\nc $HOME \\ \"".into()),
         ];
         let shell = Shell::new(kind, version, &state, &start, &variables.into()).unwrap();
@@ -77,6 +78,7 @@ const KINDS: [ShellKind; 2] = [ShellKind::Sh, ShellKind::Bash];
 async fn what_carries_over_and_what_does_not() {
     for kind in KINDS {
         let mut s = Session::new(kind, Version::V0_2);
+        // Nothing of the name that is none is to be seen.
         assert_eq!(s.out("printf %s \"$ODD\"").await, "a'b\nc $HOME \\ \"");
         s.out("FOO=bar; LINES_=$(printf 'a\\nb'); EMPTY=").await;
         assert_eq!(
