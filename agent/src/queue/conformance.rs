@@ -204,6 +204,27 @@ async fn sqlite() {
     assert!(matches!(second.submit(&job).await, Err(QueueError::Duplicate(_))));
 }
 
+/// Documents and logs hold what was given to a job.
+#[tokio::test]
+async fn sqlite_is_nobody_elses_to_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new().unwrap();
+    let data = scratch.path().join("data");
+    let url = format!("sqlite:{}", data.join("queue.db").display());
+    let queue = super::open(&url, Some(&data.join("jobs")), None).await.unwrap();
+    queue.submit(&job("private")).await.unwrap();
+    assert!(queue.claim("a", LONG, Duration::ZERO).await.unwrap().is_some());
+    for (name, mode) in [
+        ("", 0o700),
+        ("jobs", 0o700),
+        ("queue.db", 0o600),
+        ("queue.db-wal", 0o600),
+    ] {
+        let found = std::fs::metadata(data.join(name)).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{name}: {found:o}");
+    }
+}
+
 /// One job is unreadable when it is claimed, one when its agents are lost for the last time.
 #[tokio::test]
 async fn sqlite_is_not_held_up_by_what_it_cannot_read() {

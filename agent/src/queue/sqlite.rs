@@ -3,6 +3,7 @@
 //! Never on a network file system: write-ahead logging needs shared memory.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use serde::de::DeserializeOwned;
 
 use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS, UNREADABLE};
-use super::results::Results;
+use super::results::{Results, private_directory};
 use super::{Claim, JobState, Queue, QueueError, State};
 use crate::error::FileError;
 use crate::job::{fault, fault_of};
@@ -73,8 +74,9 @@ impl SqliteQueue {
     /// Opens the file, making it and its directory when they are not there.
     pub(super) fn open(file: &Path, results: &Path) -> Result<Self, QueueError> {
         if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            fs::create_dir_all(directory).map_err(FileError::at("create", directory))?;
+            private_directory(directory)?;
         }
+        private_file(file)?;
         let failed = |operation| {
             move |source| QueueError::Database {
                 operation,
@@ -129,6 +131,7 @@ impl SqliteQueue {
 
     async fn claim_now(&self, agent: &str, lease: Duration) -> Result<Option<Claim>, QueueError> {
         let agent = agent.to_owned();
+        let results = self.inner.results.clone();
         self.transact("claim a job", move |transaction| {
             let now = now_ms();
             if let Err(error) = give_up(transaction, now)? {
@@ -154,6 +157,9 @@ impl SqliteQueue {
                     params![number, attempt, agent, now],
                 )?;
                 if let Some(job) = job {
+                    if let Err(error) = results.prepare() {
+                        return Ok(Err(error));
+                    }
                     return Ok(Ok(Some(Claim {
                         job,
                         token: unsigned(attempt),
@@ -204,6 +210,20 @@ impl SqliteQueue {
             rows.collect::<rusqlite::Result<_>>().map(Ok)
         })
         .await
+    }
+}
+
+/// Makes the file for its owner alone, since jobs and logs hold secrets. What SQLite puts beside it gets the same mode.
+fn private_file(file: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let made = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(FileError::at("create", file)(error)),
+        _ => Ok(()),
     }
 }
 
