@@ -17,7 +17,15 @@ impl Scratch {
     pub(crate) fn new() -> Result<Self, FileError> {
         // Short, since a socket's path in it may have at most 107 bytes.
         let name = uuid::Uuid::new_v4().simple().to_string();
-        let path = std::env::temp_dir().join(format!("roadstead-{}", &name[..16]));
+        Self::at(std::env::temp_dir().join(format!("roadstead-{}", &name[..16])))
+    }
+
+    /// One in a directory that another process removes in the end, should this one be killed.
+    pub(crate) fn below(directory: &Path) -> Result<Self, FileError> {
+        Self::at(directory.join("run"))
+    }
+
+    fn at(path: PathBuf) -> Result<Self, FileError> {
         DirBuilder::new()
             .mode(0o700)
             .create(&path)

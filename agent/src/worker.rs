@@ -130,6 +130,8 @@ async fn run_claim(
             }
         }
     }
+    // A job's process that was killed leaves its commands behind; none may go on once the job is told to have ended.
+    processes::end_descendants();
     if let Err(error) = log.await {
         tracing::warn!(%error, %job, "the log ended early");
     }

@@ -8,6 +8,7 @@ use super::{queue_failed, runtime};
 use crate::config::Config;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
+use crate::processes;
 use crate::queue;
 use crate::worker::{self, Options};
 
@@ -38,6 +39,7 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
         once: args.once,
         lease: Duration::from_secs(args.lease),
     };
+    processes::adopt_orphans();
     // The worker is the runtime's main future, so job processes are children of the main thread, whose end is the agent's.
     runtime()?.block_on(async {
         let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;

@@ -56,6 +56,8 @@ pub(crate) struct Request {
     pub(crate) repository: Option<String>,
     /// Certificates that registry clients of the job trust besides the system's.
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// A private directory for the run's temporary files; one of its own when not given.
+    pub(crate) scratch: Option<PathBuf>,
 }
 
 /// What became of a job.
@@ -124,7 +126,10 @@ pub(crate) async fn run(
     interrupt: &mut Interrupt,
 ) -> Result<Finished, JobError> {
     processes::adopt_orphans();
-    let scratch = Scratch::new()?;
+    let scratch = match &request.scratch {
+        Some(directory) => Scratch::below(directory)?,
+        None => Scratch::new()?,
+    };
     let start = Timestamp::now();
     let build = Build {
         request,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use roadstead_proto::job::{Job, SourceKind};
 use roadstead_proto::record::Record;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::{BuildspecSource, Finished, Request, fault, run};
 use crate::config::Config;
@@ -16,6 +16,7 @@ use crate::environment;
 use crate::error::{CliError, FileError, chain};
 use crate::interrupt::Interrupt;
 use crate::logs::{Log, Secrets};
+use crate::processes;
 use crate::source::{self, git};
 
 /// Arguments of a job's process.
@@ -43,9 +44,7 @@ pub(crate) struct ProcessArgs {
 
 /// Runs the job; the record tells how it ended, so the status only says whether there is one.
 pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::QUIT)).map_err(CliError::failed)?;
-    // The agent may have died before the kernel knew whom to tell.
-    if !has_parent(args) {
+    if !processes::end_with_parent(args.parent, Signal::QUIT).map_err(CliError::failed)? {
         return Err(CliError::failed("the agent that started this job is gone"));
     }
     let config = Config::load()?;
@@ -61,7 +60,7 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     let record = runtime.block_on(attempt(args, &job, config));
     // A copy of a large source may still run; nothing waits for it.
     runtime.shutdown_background();
-    if !has_parent(args) {
+    if !processes::is_parent(args.parent) {
         remove_remains(args);
         return Err(CliError::failed("the agent that started this job is gone"));
     }
@@ -70,10 +69,6 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
         .map_err(FileError::at("write", &args.record))
         .map_err(CliError::failed)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn has_parent(args: &ProcessArgs) -> bool {
-    rustix::process::getppid() == Pid::from_raw(args.parent)
 }
 
 /// Removes the job's directory, which its agent can remove no more.
@@ -160,6 +155,7 @@ fn request(args: &ProcessArgs, job: &Job, config: Config) -> Result<Request, Fil
         source_version: job.source_version.clone(),
         repository: git.then(|| git::without_credentials(&job.source.location).0),
         ca_bundle: config.ca_bundle,
+        scratch: args.document.parent().map(Path::to_owned),
     })
 }
 

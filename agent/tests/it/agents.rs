@@ -100,6 +100,38 @@ fn twenty_jobs_three_agents_one_killed() {
 }
 
 #[test]
+fn a_killed_job_process_leaves_nothing_running() {
+    let workspace = Workspace::new();
+    buildspec(
+        &workspace,
+        &format!(": > {}/started; sleep 976", workspace.path("").display()),
+    );
+    let id = submit(&workspace, &[]);
+    let mut agent = workspace.start(&["agent", "--lease", "60", "--once"]);
+    wait_for("the job", || workspace.path("started").exists());
+    let process = child_of(agent.id());
+    kill_process(process, Signal::KILL).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+    assert!(!is_running("sleep\x00976"));
+    let found = workspace.roadstead(&["jobs", "show", &id]);
+    assert!(
+        found.stdout.contains("status:    FAULT\n") && found.stdout.contains("ended without a record"),
+        "{}",
+        found.stdout
+    );
+    workspace.assert_tidy();
+}
+
+/// The one child of a process.
+fn child_of(parent: u32) -> Pid {
+    let found = std::process::Command::new("ps")
+        .args(["-o", "pid=", "--ppid", &parent.to_string()])
+        .output();
+    let text = String::from_utf8(found.unwrap().stdout).unwrap();
+    Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+}
+
+#[test]
 fn a_stopping_agent_finishes_its_job_and_takes_no_other() {
     let workspace = Workspace::new();
     buildspec(

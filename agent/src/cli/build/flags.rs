@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// `false` only: no SBOM is made yet.
     #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     sbom: Option<String>,
+    /// The process that runs the job this build is a part of; the build ends with it.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) runner: Option<i32>,
 }
 
 /// Values of `--progress`.

@@ -24,10 +24,13 @@ use roadstead_registry_client::{
     Client, ClientOptions, CredentialStore, NoProgress, Reference, RegistriesConfig, Store,
 };
 
+use rustix::process::Signal;
+
 use crate::config::Config;
 use crate::environment;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
+use crate::processes;
 
 use output::Output;
 
@@ -45,6 +48,12 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
     args.check().map_err(CliError::usage)?;
     let outside = Outside::read(&args)?;
     let identity = sandbox::enter().map_err(CliError::failed)?;
+    // Only here, since the kernel may forget it when a process enters a user namespace.
+    if let Some(runner) = args.runner
+        && !processes::end_with_parent(runner, Signal::TERM).map_err(CliError::failed)?
+    {
+        return Err(CliError::failed("the job that started this build is gone"));
+    }
     super::runtime()?.block_on(build(args, outside, identity))
 }
 

@@ -26,7 +26,11 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
         .filter(|a| a != "--load" && a != "--load=true")
         .collect();
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("roadstead").arg("build").args(&arguments);
+    command.arg0("roadstead").arg("build");
+    // Nothing may be pushed once the runner is gone.
+    command
+        .args(["--runner", &std::process::id().to_string()])
+        .args(&arguments);
     command
         .env_clear()
         .envs(&session.request.environment)
