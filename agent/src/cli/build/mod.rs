@@ -3,6 +3,7 @@
 mod flags;
 mod output;
 mod progress;
+mod refused;
 
 pub(super) use flags::Args;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use roadstead_registry_client::Reference;
@@ -93,8 +93,16 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
     if status.success() {
         note_pushed(context, &arguments);
     }
+    Ok(exit_code(status))
+}
+
+/// The status docker would end with: it tells a mistake of its caller's by 1, as it does a failed build.
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(code).unwrap_or(1))
+    match u8::try_from(code) {
+        Ok(2) | Err(_) => 1,
+        Ok(code) => code,
+    }
 }
 
 /// Hands a piece of stdin to the build; a build that doesn't read on closes it.
@@ -159,6 +167,13 @@ fn tags(arguments: &[String]) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statuses_are_dockers() {
+        for (raw, code) in [(0, 0), (1 << 8, 1), (2 << 8, 1), (3 << 8, 3), (15, 143)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(raw)), code);
+        }
+    }
 
     #[test]
     fn tags_in_all_their_forms() {
