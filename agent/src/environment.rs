@@ -15,7 +15,8 @@ pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
 
 /// Variables whose values are masked in a job's log.
-pub(crate) const SECRET_NAMES: [&str; 3] = [
+pub(crate) const SECRET_NAMES: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
