@@ -135,6 +135,19 @@ fn registries_that_are_down_or_refuse() {
 }
 
 #[test]
+fn a_shim_that_fails_says_why() {
+    let workspace = Workspace::new();
+    let done = workspace.run_commands(&[
+        "head -c 3000000 /dev/zero | docker login -u u --password-stdin 127.0.0.1:1 || echo status $?",
+    ]);
+    assert!(
+        done.stdout.contains("\nerror: stdin is too large\nstatus 1\n"),
+        "{}",
+        done.stdout
+    );
+}
+
+#[test]
 fn an_imagedefinitions_file_that_no_deploy_would_take() {
     let workspace = Workspace::new();
     let registry = services::registry(&workspace, false);
