@@ -7,6 +7,8 @@ mod jobs;
 mod run;
 mod submit;
 
+pub(crate) use build::pushed;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
