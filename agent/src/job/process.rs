@@ -17,6 +17,7 @@ use crate::error::{CliError, FileError, chain};
 use crate::interrupt::Interrupt;
 use crate::logs::{Log, Secrets};
 use crate::processes;
+use crate::scratch;
 use crate::source::{self, git};
 
 /// Arguments of a job's process.
@@ -76,7 +77,7 @@ fn remove_remains(args: &ProcessArgs) {
     let Some(directory) = args.document.parent() else {
         return;
     };
-    if let Err(error) = std::fs::remove_dir_all(directory) {
+    if let Err(error) = scratch::remove(directory) {
         tracing::warn!(path = %directory.display(), %error, "cannot remove the directory of a lost job");
     }
 }
