@@ -45,10 +45,10 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
         let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
         let opened = queue::open(&args.queue, args.results.as_deref(), config.ca_bundle.as_deref()).await;
         let queue = opened.map_err(queue_failed)?;
-        worker::work(queue, &options, &mut interrupt)
+        let given_back = worker::work(queue, &options, &mut interrupt)
             .await
             .map_err(CliError::failed)?;
-        match interrupt.insisted() {
+        match interrupt.insisted().filter(|_| given_back) {
             Some(signal) => {
                 let mut error = CliError::failed("the agent was stopped while a job ran; the job is back on its queue");
                 error.kind = Kind::Signal(signal);

@@ -175,6 +175,8 @@ fn a_second_signal_puts_the_job_back() {
     let mut agent = workspace.start(&["agent", "--lease", "60"]);
     wait_for("the job", || workspace.path("started").exists());
     signal(&agent, Signal::TERM);
+    // Two signals that wait at once are heard in any order.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     signal(&agent, Signal::QUIT);
     assert_eq!(agent.wait().unwrap().code(), Some(143));
     let found = workspace.roadstead(&["jobs", "show", &id, "--json"]);
@@ -182,6 +184,16 @@ fn a_second_signal_puts_the_job_back() {
     assert_eq!(found["status"], "QUEUED");
     assert!(!is_running("sleep\x00978"));
     workspace.assert_tidy();
+}
+
+#[test]
+fn an_idle_agent_told_twice_ends_well() {
+    let workspace = Workspace::new();
+    let mut agent = workspace.start(&["agent"]);
+    wait_for("the queue", || workspace.path("data/queue.db-wal").exists());
+    signal(&agent, Signal::TERM);
+    signal(&agent, Signal::QUIT);
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
 }
 
 #[test]
