@@ -186,3 +186,13 @@ fn an_imagedefinitions_file_that_no_deploy_would_take() {
         );
     }
 }
+
+#[test]
+fn containers_that_no_deploy_would_take_are_not_written() {
+    let workspace = Workspace::new();
+    let image = "app=127.0.0.1:1/app:1";
+    let done = workspace.roadstead(&["imagedefinitions", image, image]);
+    assert_eq!(done.status, Some(2), "{done:?}");
+    assert!(done.stderr.contains("a second entry for container `app`"), "{done:?}");
+    assert!(!workspace.path("imagedefinitions.json").exists());
+}
