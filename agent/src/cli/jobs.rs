@@ -39,7 +39,7 @@ enum Command {
 pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
     let config = Config::load()?;
     runtime()?.block_on(async {
-        let opened = queue::open(&args.queue, args.results.as_deref(), config.ca_bundle.as_deref()).await;
+        let opened = queue::open_existing(&args.queue, args.results.as_deref(), config.ca_bundle.as_deref()).await;
         show(&*opened.map_err(queue_failed)?, args).await
     })?;
     Ok(ExitCode::SUCCESS)

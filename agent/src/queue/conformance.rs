@@ -281,6 +281,40 @@ async fn sqlite_refuses_a_later_schema_and_a_foreign_file() {
 }
 
 #[tokio::test]
+async fn sqlite_makes_no_queue_to_look_at_and_leaves_other_databases_alone() {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("none/queue.db");
+    let url = format!("sqlite:{}", file.display());
+    let looked = super::open_existing(&url, None, None).await;
+    assert!(matches!(looked, Err(QueueError::None(_))));
+    assert!(!file.parent().unwrap().exists());
+    drop(super::open(&url, None, None).await.unwrap());
+    drop(super::open_existing(&url, None, None).await.unwrap());
+
+    let foreign = scratch.path().join("foreign.db");
+    let database = rusqlite::Connection::open(&foreign).unwrap();
+    database.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let url = format!("sqlite:{}", foreign.display());
+    assert!(matches!(
+        super::open(&url, None, None).await,
+        Err(QueueError::Foreign(_))
+    ));
+    database.pragma_update(None, "user_version", 1).unwrap();
+    database.pragma_update(None, "application_id", 7).unwrap();
+    assert!(matches!(
+        super::open(&url, None, None).await,
+        Err(QueueError::Foreign(_))
+    ));
+    let tables: i64 = database
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .unwrap();
+    let mode: String = database
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!((tables, mode.as_str()), (1, "delete"));
+}
+
+#[tokio::test]
 async fn urls_that_are_no_queue() {
     for url in [
         "",

@@ -39,6 +39,10 @@ pub(crate) enum QueueError {
     },
     #[error("the queue `{}` was made by a newer version of Roadstead", .0.display())]
     Newer(PathBuf),
+    #[error("there is no queue at `{}`", .0.display())]
+    None(PathBuf),
+    #[error("`{}` is another program's database", .0.display())]
+    Foreign(PathBuf),
     #[cfg(feature = "sqs")]
     #[error("cannot {operation} on the queue `{url}`: {reason}")]
     Service {

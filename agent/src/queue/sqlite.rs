@@ -2,8 +2,6 @@
 //!
 //! Never on a network file system: write-ahead logging needs shared memory.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,49 +12,12 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use serde::de::DeserializeOwned;
 
 use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS, UNREADABLE};
-use super::results::{Results, private_directory};
-use super::{Claim, JobState, Queue, QueueError, State};
-use crate::error::FileError;
+use super::results::Results;
+use super::{Claim, JobState, Queue, QueueError, State, schema};
 use crate::job::{fault, fault_of};
 
-/// How long a writer waits for another's transaction. They are short; a longer wait means a stuck process.
-const BUSY: Duration = Duration::from_secs(30);
 /// Between looks for a job while waiting for one.
 const POLL: Duration = Duration::from_millis(250);
-/// The schema's version in `user_version`; a file of a later one is refused.
-const VERSION: i64 = 1;
-
-const SCHEMA: &str = "
-CREATE TABLE job (
-    number       INTEGER PRIMARY KEY AUTOINCREMENT,
-    id           TEXT NOT NULL UNIQUE,
-    document     TEXT NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN ('QUEUED', 'IN_PROGRESS', 'DONE')),
-    attempt      INTEGER NOT NULL DEFAULT 0,
-    lease_until  INTEGER NOT NULL DEFAULT 0,
-    agent        TEXT,
-    submitted_at INTEGER NOT NULL,
-    record       TEXT
-) STRICT;
-CREATE INDEX job_open ON job (state, number) WHERE state <> 'DONE';
-CREATE TABLE attempt (
-    job        INTEGER NOT NULL REFERENCES job (number),
-    attempt    INTEGER NOT NULL,
-    agent      TEXT NOT NULL,
-    started_at INTEGER NOT NULL,
-    ended_at   INTEGER,
-    status     TEXT,
-    PRIMARY KEY (job, attempt)
-) STRICT;
-CREATE TABLE log (
-    job      INTEGER NOT NULL REFERENCES job (number),
-    attempt  INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    bytes    BLOB NOT NULL,
-    PRIMARY KEY (job, attempt, sequence)
-) STRICT;
-";
-
 /// A queue in a file.
 #[derive(Debug, Clone)]
 pub(super) struct SqliteQueue {
@@ -71,28 +32,9 @@ struct Inner {
 }
 
 impl SqliteQueue {
-    /// Opens the file, making it and its directory when they are not there.
-    pub(super) fn open(file: &Path, results: &Path) -> Result<Self, QueueError> {
-        if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            private_directory(directory)?;
-        }
-        private_file(file)?;
-        let failed = |operation| {
-            move |source| QueueError::Database {
-                operation,
-                file: file.to_owned(),
-                source,
-            }
-        };
-        let mut connection = Connection::open(file).map_err(failed("open the database"))?;
-        connection.busy_timeout(BUSY).map_err(failed("open the database"))?;
-        // FULL, since NORMAL may lose the last commits on a power cut, and with them a completed job.
-        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL"), ("foreign_keys", "ON")] {
-            connection
-                .pragma_update(None, name, value)
-                .map_err(failed("configure the database"))?;
-        }
-        migrate(&mut connection, file)?;
+    /// Opens the queue in a file; with `make`, makes the file and its directory when they are not there.
+    pub(super) fn open(file: &Path, results: &Path, make: bool) -> Result<Self, QueueError> {
+        let connection = schema::connect(file, make)?;
         let inner = Inner {
             file: file.to_owned(),
             connection: Mutex::new(connection),
@@ -211,45 +153,6 @@ impl SqliteQueue {
         })
         .await
     }
-}
-
-/// Makes the file for its owner alone, since jobs and logs hold secrets. What SQLite puts beside it gets the same mode.
-fn private_file(file: &Path) -> Result<(), FileError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let made = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file);
-    match made {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(FileError::at("create", file)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn migrate(connection: &mut Connection, file: &Path) -> Result<(), QueueError> {
-    let failed = |source| QueueError::Database {
-        operation: "prepare the tables",
-        file: file.to_owned(),
-        source,
-    };
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
-    let version: i64 = transaction
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)?;
-    match version {
-        VERSION => {}
-        0 => {
-            transaction.execute_batch(SCHEMA).map_err(failed)?;
-            transaction
-                .pragma_update(None, "user_version", VERSION)
-                .map_err(failed)?;
-        }
-        _ => return Err(QueueError::Newer(file.to_owned())),
-    }
-    transaction.commit().map_err(failed)
 }
 
 /// Ends jobs that were handed out too often, so that one job cannot take down agent after agent for ever.
