@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// The queue: `sqlite:FILE` or `sqs://HOST/ACCOUNT/NAME`.
     #[arg(long, value_name = "URL", default_value_t = queue::default_url())]
     queue: String,
-    /// End after one job.
+    /// End after one job; waits for one when there is none yet.
     #[arg(long)]
     once: bool,
     /// Seconds a job stays this agent's without a sign of life.

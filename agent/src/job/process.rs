@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use roadstead_proto::job::{Job, SourceKind};
+use roadstead_proto::job::{Job, SourceKind, is_project_name};
 use roadstead_proto::record::Record;
 use rustix::process::Signal;
 
@@ -118,6 +118,10 @@ fn check(job: &Job) -> Result<(), String> {
             "the job asks for what this agent does not do: {}",
             refused.join(", ")
         ));
+    }
+    if !is_project_name(&job.project_name) {
+        let shown: String = job.project_name.chars().take(80).flat_map(char::escape_debug).collect();
+        return Err(format!("`{shown}` is no name for a project"));
     }
     for variable in &job.environment.environment_variables {
         environment::check_assignment(&variable.name, &variable.value)?;

@@ -196,3 +196,20 @@ fn containers_that_no_deploy_would_take_are_not_written() {
     assert!(done.stderr.contains("a second entry for container `app`"), "{done:?}");
     assert!(!workspace.path("imagedefinitions.json").exists());
 }
+
+#[test]
+fn jobs_that_no_agent_could_run_are_not_submitted() {
+    let workspace = Workspace::new();
+    for (arguments, reason) in [
+        (&["--source", "ext::sh -c id"][..], "ext::sh"),
+        (&["--source", "ftp://example.org/a.git"], "ftp://example.org/a.git"),
+        (
+            &["--source", "src", "--project", "a:b"],
+            "`a:b` is no name for a project",
+        ),
+    ] {
+        let done = workspace.roadstead(&[&["submit"], arguments].concat());
+        assert!(done.status == Some(2) && done.stderr.contains(reason), "{done:?}");
+    }
+    assert!(!workspace.path("data/queue.db").exists());
+}
