@@ -198,12 +198,13 @@ impl Shell {
     }
 
     /// The script around `command`, which begins on line 4 so that the shell's messages read as CodeBuild's do. The empty line
-    /// after it is for a command that ends in a backslash, which would take the next line for its own.
+    /// after it is for a command that ends in a backslash, which would take the next line for its own. Nothing of what follows
+    /// shows in the log of a command that has said `set -x`.
     fn script(&self, command: &str) -> String {
         let [saved, env, directory] = ["env.sh", "env.new", "directory.new"].map(|name| quoted(&self.file(name)));
         let start = self.quoted_directory();
         format!(
-            "cd -- {start}\nset -a\n. {saved}\n{command}\n\nCODEBUILD_LAST_EXIT=$?\nset +x -a\nexport -p > {env} && pwd > \
+            "cd -- {start}\nset -a\n. {saved}\n{command}\n\n{{ CODEBUILD_LAST_EXIT=$?; set +x -a; }} 2>/dev/null\nexport -p > {env} && pwd > \
              {directory}\nexit $CODEBUILD_LAST_EXIT\n"
         )
     }

@@ -129,6 +129,10 @@ async fn statuses_blocks_and_the_last_exit() {
         let mut s = Session::new(kind, Version::V0_2);
         assert_eq!(s.run("sh -c 'exit 3'").await.0, "exit status 3");
         assert_eq!(s.out("echo $CODEBUILD_LAST_EXIT").await, "3\n");
+        assert_eq!(
+            s.run("set -x; false").await,
+            ("exit status 1".into(), "+ false\n".into())
+        );
         assert_eq!(s.run("false \\").await.0, "exit status 1");
         assert_eq!(s.out("KEPT=yes \\").await, "");
         assert_eq!(s.out("echo $KEPT \\").await, "yes\n");
