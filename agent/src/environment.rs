@@ -15,7 +15,8 @@ pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
 
 /// Variables whose values are masked in a job's log.
-pub(crate) const SECRET_NAMES: [&str; 3] = [
+pub(crate) const SECRET_NAMES: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
@@ -28,6 +29,21 @@ pub(crate) fn is_shell_identifier(name: &str) -> bool {
         .next()
         .is_some_and(|byte| byte == b'_' || byte.is_ascii_alphabetic());
     head && bytes.all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+}
+
+/// Refuses a variable that a job's commands cannot be given. Text that is no name could be a command to the shell.
+pub(crate) fn check_assignment(name: &str, value: &str) -> Result<(), String> {
+    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    if !is_shell_identifier(name) {
+        return Err(format!("`{shown}` is no name for an environment variable"));
+    }
+    if name.starts_with("CODEBUILD_") {
+        return Err(format!("`{shown}`: names that begin with `CODEBUILD_` are reserved"));
+    }
+    if value.contains('\0') {
+        return Err(format!("the value of `{shown}` holds a NUL character"));
+    }
+    Ok(())
 }
 
 /// Whether a variable of the caller is passed on to a job's commands.
@@ -75,6 +91,27 @@ pub(crate) fn config_directories() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_values_a_shell_can_hold() {
+        assert_eq!(check_assignment("A_1", "a\nb;c"), Ok(()));
+        for (name, value, reason) in [
+            (
+                "x;touch /tmp/y;",
+                "",
+                "`x;touch /tmp/y;` is no name for an environment variable",
+            ),
+            ("a\n", "", "`a\\n` is no name for an environment variable"),
+            (
+                "CODEBUILD_X",
+                "",
+                "`CODEBUILD_X`: names that begin with `CODEBUILD_` are reserved",
+            ),
+            ("A", "a\0b", "the value of `A` holds a NUL character"),
+        ] {
+            assert_eq!(check_assignment(name, value), Err(reason.to_owned()));
+        }
+    }
 
     #[test]
     fn passes_what_a_command_needs_and_nothing_of_the_runner() {

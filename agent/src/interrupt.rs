@@ -1,6 +1,7 @@
 //! Signals that end a run: the first asks, the second insists.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -10,10 +11,25 @@ use tokio::sync::watch;
 enum Asked {
     Nothing,
     /// End the commands with SIGTERM and some seconds of grace.
-    Stop(u8),
+    Stop(u8, Instant),
     /// End them at once.
     Kill(u8),
 }
+
+impl Asked {
+    /// What is asked once a signal has come.
+    fn after(self, number: u8, insists: bool, now: Instant) -> Self {
+        match self {
+            Self::Nothing if insists => Self::Kill(number),
+            Self::Nothing => Self::Stop(number, now),
+            Self::Stop(_, since) if !insists && now.saturating_duration_since(since) < REPEATED => self,
+            Self::Stop(first, _) | Self::Kill(first) => Self::Kill(first),
+        }
+    }
+}
+
+/// Signals that come sooner after the first are the same request: `timeout` tells a process and its group, a terminal may repeat.
+const REPEATED: Duration = Duration::from_secs(1);
 
 /// Stands for the time limit where a signal's number stands otherwise; no signal has it.
 const TIME_OVER: u8 = 0;
@@ -41,13 +57,7 @@ impl Interrupt {
             let insists = kind == SignalKind::quit();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    sender.send_modify(|asked| {
-                        *asked = match *asked {
-                            Asked::Nothing if !insists => Asked::Stop(number),
-                            Asked::Nothing => Asked::Kill(number),
-                            Asked::Stop(first) | Asked::Kill(first) => Asked::Kill(first),
-                        };
-                    });
+                    sender.send_modify(|asked| *asked = asked.after(number, insists, Instant::now()));
                 }
             });
         }
@@ -64,14 +74,14 @@ impl Interrupt {
     }
 
     /// Asks for the end after `limit`; [`Interrupt::timed_out`] tells it from a signal. Needs a tokio runtime.
-    pub(crate) fn expire_after(&self, limit: std::time::Duration) {
+    pub(crate) fn expire_after(&self, limit: Duration) {
         let sender = std::sync::Arc::clone(&self.sender);
         tokio::spawn(async move {
             tokio::time::sleep(limit).await;
             sender.send_if_modified(|asked| {
                 let first = *asked == Asked::Nothing;
                 if first {
-                    *asked = Asked::Stop(TIME_OVER);
+                    *asked = Asked::Stop(TIME_OVER, Instant::now());
                 }
                 first
             });
@@ -87,7 +97,7 @@ impl Interrupt {
     pub(crate) fn signal(&self) -> Option<u8> {
         match *self.asked.borrow() {
             Asked::Nothing => None,
-            Asked::Stop(number) | Asked::Kill(number) => Some(number),
+            Asked::Stop(number, _) | Asked::Kill(number) => Some(number),
         }
     }
 
@@ -95,7 +105,7 @@ impl Interrupt {
     pub(crate) fn insisted(&self) -> Option<u8> {
         match *self.asked.borrow() {
             Asked::Kill(number) => Some(number),
-            Asked::Nothing | Asked::Stop(_) => None,
+            Asked::Nothing | Asked::Stop(..) => None,
         }
     }
 
@@ -113,9 +123,18 @@ impl Interrupt {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_repeated_signal_is_no_second_one() {
+        let first = Instant::now();
+        let asked = Asked::Nothing.after(15, false, first);
+        assert_eq!(asked, Asked::Stop(15, first));
+        assert_eq!(asked.after(15, false, first + REPEATED / 2), asked);
+        assert_eq!(asked.after(2, false, first + REPEATED), Asked::Kill(15));
+        assert_eq!(asked.after(3, true, first), Asked::Kill(15));
+        assert_eq!(Asked::Nothing.after(3, true, first), Asked::Kill(3));
+    }
 
     #[tokio::test]
     async fn the_time_limit_asks_once_and_is_no_signal() {

@@ -23,6 +23,18 @@ pub(crate) fn adopt_orphans() {
     }
 }
 
+/// Has the kernel send `signal` to this process when `parent` dies; says whether it still lives.
+pub(crate) fn end_with_parent(parent: i32, signal: Signal) -> rustix::io::Result<bool> {
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
+    // It may have died before the kernel knew whom to tell.
+    Ok(is_parent(parent))
+}
+
+/// Whether this process is still a child of `parent`, or has been adopted by another since.
+pub(crate) fn is_parent(parent: i32) -> bool {
+    rustix::process::getppid() == Pid::from_raw(parent)
+}
+
 fn pid(number: u32) -> Option<Pid> {
     i32::try_from(number).ok().and_then(Pid::from_raw)
 }

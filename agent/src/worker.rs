@@ -70,12 +70,12 @@ enum Ended {
     Killed,
 }
 
-/// Runs jobs until the process is asked to stop, or one job when `once` is set.
+/// Runs jobs until the process is asked to stop, or one job when `once` is set. Says whether a job that ran was given back.
 pub(crate) async fn work(
     queue: Arc<dyn Queue>,
     options: &Options,
     interrupt: &mut Interrupt,
-) -> Result<(), WorkerError> {
+) -> Result<bool, WorkerError> {
     let mut failures = 0_u32;
     while interrupt.signal().is_none() {
         let claim = match queue.claim(&options.name, options.lease, POLL).await {
@@ -99,20 +99,23 @@ pub(crate) async fn work(
             queue.release(&claim).await?;
             break;
         }
-        run_claim(&queue, &claim, options, interrupt).await?;
+        if run_claim(&queue, &claim, options, interrupt).await? {
+            return Ok(true);
+        }
         if options.once {
             break;
         }
     }
-    Ok(())
+    Ok(false)
 }
 
+/// Runs the job of a claim; says whether it was given back.
 async fn run_claim(
     queue: &Arc<dyn Queue>,
     claim: &Claim,
     options: &Options,
     interrupt: &mut Interrupt,
-) -> Result<(), WorkerError> {
+) -> Result<bool, WorkerError> {
     let job = &claim.job.id;
     tracing::info!(%job, attempt = claim.token, "running");
     let scratch = Scratch::new()?;
@@ -130,18 +133,20 @@ async fn run_claim(
             }
         }
     }
+    // A job's process that was killed leaves its commands behind; none may go on once the job is told to have ended.
+    processes::end_descendants();
     if let Err(error) = log.await {
         tracing::warn!(%error, %job, "the log ended early");
     }
     let result = match ended {
-        Ended::Exited(status) => complete(&**queue, claim, &record, status).await,
+        Ended::Exited(status) => complete(&**queue, claim, &record, status).await.map(|()| false),
         Ended::LeaseLost => Err(QueueError::LeaseLost(job.clone())),
-        Ended::Killed => queue.release(claim).await,
+        Ended::Killed => queue.release(claim).await.map(|()| true),
     };
     match result {
         Err(QueueError::LeaseLost(_)) => {
             tracing::warn!(%job, attempt = claim.token, "the lease is lost; the attempt is discarded");
-            Ok(())
+            Ok(false)
         }
         other => Ok(other?),
     }

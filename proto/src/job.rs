@@ -88,6 +88,13 @@ pub struct Job {
     pub rest: BTreeMap<String, Value>,
 }
 
+/// Whether a text can name a project: CodeBuild's own rule, a letter or digit and up to 149 of these, `-` and `_`.
+#[must_use]
+pub fn is_project_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    text.len() <= 150 && text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(plain)
+}
+
 fn default_project() -> String {
     "roadstead".to_owned()
 }
@@ -249,6 +256,16 @@ mod tests {
         assert_eq!(job.refused(), ["cache", "variable B of PARAMETER_STORE"]);
         let again: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
         assert_eq!(again, job);
+    }
+
+    #[test]
+    fn project_names_are_codebuilds() {
+        for good in ["roadstead", "a_B-9", "9", &"x".repeat(150)] {
+            assert!(is_project_name(good), "{good:?}");
+        }
+        for bad in ["", "-a", "_a", "a b", "a:b", "a\n", "é", "../x", &"x".repeat(151)] {
+            assert!(!is_project_name(bad), "{bad:?}");
+        }
     }
 
     #[test]

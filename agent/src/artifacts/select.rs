@@ -42,7 +42,9 @@ pub(super) fn select(
         log.line(&format!("Expanding file paths for base directory {shown}"));
         log.line("Assembling file list");
         let mut files = Vec::new();
-        walk(&base, "", &base, destination, 0, &mut files)?;
+        // A base directory may be a link, and files are compared by where they really are.
+        let real = base.canonicalize().map_err(FileError::at("open", &base))?;
+        walk(&real, "", &real, destination, 0, &mut files)?;
         files.retain(|(path, _)| !excludes.iter().any(|exclude| exclude.is_match(path)));
         for pattern in &artifacts.files {
             log.line(&format!("Expanding {pattern}"));

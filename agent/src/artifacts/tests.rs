@@ -128,3 +128,19 @@ fn nothing_outside_is_read_or_written() {
     ));
     assert_eq!(fs::read_dir(&secret).unwrap().count(), 1);
 }
+
+#[test]
+fn a_base_directory_may_be_a_link_inside_the_source() {
+    let (scratch, source) = tree();
+    symlink("dist/sub", source.join("current")).unwrap();
+    symlink(scratch.path(), source.join("out")).unwrap();
+    let with_base = |base: &str| Artifacts {
+        base_directory: Some(base.to_owned()),
+        ..artifacts(&["**/*"])
+    };
+    assert_eq!(keep_in(&source, &with_base("current")).unwrap(), [".hid", "b.js"]);
+    assert!(matches!(
+        keep_in(&source, &with_base("out")),
+        Err(ArtifactsError::NoBaseDirectory(_))
+    ));
+}

@@ -8,6 +8,7 @@
 //! 2  set -a
 //! 3  . env.sh
 //! 4  the command …
+//!
 //!    CODEBUILD_LAST_EXIT=$?, export -p > env.new, pwd > directory.new, exit with the status
 //! ```
 //!
@@ -24,6 +25,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use super::{ShellKind, Version};
+use crate::environment::is_shell_identifier;
 use crate::error::FileError;
 use crate::interrupt::Interrupt;
 use crate::job::output::Output;
@@ -195,12 +197,14 @@ impl Shell {
         })
     }
 
-    /// The script around `command`, which begins on line 4 so that the shell's messages read as CodeBuild's do.
+    /// The script around `command`, which begins on line 4 so that the shell's messages read as CodeBuild's do. The empty line
+    /// after it is for a command that ends in a backslash, which would take the next line for its own. Nothing of what follows
+    /// shows in the log of a command that has said `set -x`.
     fn script(&self, command: &str) -> String {
         let [saved, env, directory] = ["env.sh", "env.new", "directory.new"].map(|name| quoted(&self.file(name)));
         let start = self.quoted_directory();
         format!(
-            "cd -- {start}\nset -a\n. {saved}\n{command}\nCODEBUILD_LAST_EXIT=$?\nset +x -a\nexport -p > {env} && pwd > \
+            "cd -- {start}\nset -a\n. {saved}\n{command}\n\n{{ CODEBUILD_LAST_EXIT=$?; set +x -a; }} 2>/dev/null\nexport -p > {env} && pwd > \
              {directory}\nexit $CODEBUILD_LAST_EXIT\n"
         )
     }
@@ -264,7 +268,12 @@ fn find_program(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
         })
 }
 
+/// Names are checked where they come in; one that is none must not be read as a command here.
 fn export_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    if !is_shell_identifier(name) {
+        tracing::warn!(name, "a variable is left out, since its name is none for a shell");
+        return;
+    }
     out.extend_from_slice(b"export ");
     out.extend_from_slice(name.as_bytes());
     out.push(b'=');

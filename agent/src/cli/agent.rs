@@ -8,6 +8,7 @@ use super::{queue_failed, runtime};
 use crate::config::Config;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
+use crate::processes;
 use crate::queue;
 use crate::worker::{self, Options};
 
@@ -17,7 +18,7 @@ pub(super) struct Args {
     /// The queue: `sqlite:FILE` or `sqs://HOST/ACCOUNT/NAME`.
     #[arg(long, value_name = "URL", default_value_t = queue::default_url())]
     queue: String,
-    /// End after one job.
+    /// End after one job; waits for one when there is none yet.
     #[arg(long)]
     once: bool,
     /// Seconds a job stays this agent's without a sign of life.
@@ -38,15 +39,16 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
         once: args.once,
         lease: Duration::from_secs(args.lease),
     };
+    processes::adopt_orphans();
     // The worker is the runtime's main future, so job processes are children of the main thread, whose end is the agent's.
     runtime()?.block_on(async {
         let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
         let opened = queue::open(&args.queue, args.results.as_deref(), config.ca_bundle.as_deref()).await;
         let queue = opened.map_err(queue_failed)?;
-        worker::work(queue, &options, &mut interrupt)
+        let given_back = worker::work(queue, &options, &mut interrupt)
             .await
             .map_err(CliError::failed)?;
-        match interrupt.insisted() {
+        match interrupt.insisted().filter(|_| given_back) {
             Some(signal) => {
                 let mut error = CliError::failed("the agent was stopped while a job ran; the job is back on its queue");
                 error.kind = Kind::Signal(signal);

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use roadstead_proto::image_definitions::{DEFINITIONS_FILE, DETAIL_FILE, ImageDefinition, ImageDetail};
+use roadstead_proto::image_definitions::{
+    DEFINITIONS_FILE, DETAIL_FILE, ImageDefinition, ImageDetail, parse_definitions,
+};
 use roadstead_proto::record::PushedImage;
 use roadstead_registry_client::{Client, ClientOptions, CredentialStore, Platform, Reference, RegistriesConfig, ecr};
 
@@ -36,6 +38,8 @@ fn container(text: &str) -> Result<(String, Reference), String> {
 }
 
 pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
+    // Before any registry is asked.
+    checked(&definitions(args, plain))?;
     let pushed = match shim::ask_pushed() {
         Some(pushed) => pushed.map_err(CliError::failed)?,
         None => Vec::new(),
@@ -50,23 +54,36 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
         }
         Ok::<_, CliError>(images)
     })?;
-    let mut definitions = Vec::new();
-    for ((name, reference), image) in args.containers.iter().zip(&images) {
-        let uri = if args.pin {
-            pinned(reference, image)
-        } else {
-            plain(reference)
-        };
-        definitions.push(ImageDefinition {
-            name: name.clone(),
-            image_uri: uri,
-        });
-    }
+    let mut found = images.iter();
+    let definitions = checked(&definitions(args, |reference| match found.next() {
+        Some(image) if args.pin => pinned(reference, image),
+        _ => plain(reference),
+    }))?;
     let first = args.containers.first().zip(images.first());
     let ((_, reference), image) = first.ok_or_else(|| CliError::usage("no container was given"))?;
     write(args, DEFINITIONS_FILE, &definitions)?;
-    write(args, DETAIL_FILE, &detail(reference, image))?;
+    let detail = serde_json::to_vec(&detail(reference, image)).map_err(CliError::failed)?;
+    write(args, DETAIL_FILE, &detail)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn definitions(args: &Args, mut uri: impl FnMut(&Reference) -> String) -> Vec<ImageDefinition> {
+    let containers = args.containers.iter().map(|(name, reference)| ImageDefinition {
+        name: name.clone(),
+        image_uri: uri(reference),
+    });
+    containers.collect()
+}
+
+/// The file's text, held against what a run of a job checks it for.
+fn checked(definitions: &[ImageDefinition]) -> Result<Vec<u8>, CliError> {
+    let bytes = serde_json::to_vec(definitions).map_err(CliError::failed)?;
+    match parse_definitions(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(reason) => Err(CliError::usage(format!(
+            "no deploy stage would take {DEFINITIONS_FILE}: {reason}"
+        ))),
+    }
 }
 
 fn is(image: &PushedImage, reference: &Reference) -> bool {
@@ -126,9 +143,8 @@ fn detail(reference: &Reference, image: &PushedImage) -> ImageDetail {
     }
 }
 
-fn write(args: &Args, name: &str, value: &impl serde::Serialize) -> Result<(), CliError> {
+fn write(args: &Args, name: &str, bytes: &[u8]) -> Result<(), CliError> {
     let path = args.output_dir.join(name);
-    let bytes = serde_json::to_vec(value).map_err(CliError::failed)?;
     std::fs::write(&path, bytes)
         .map_err(FileError::at("write", &path))
         .map_err(CliError::failed)

@@ -39,7 +39,7 @@ enum Command {
 pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
     let config = Config::load()?;
     runtime()?.block_on(async {
-        let opened = queue::open(&args.queue, args.results.as_deref(), config.ca_bundle.as_deref()).await;
+        let opened = queue::open_existing(&args.queue, args.results.as_deref(), config.ca_bundle.as_deref()).await;
         show(&*opened.map_err(queue_failed)?, args).await
     })?;
     Ok(ExitCode::SUCCESS)
@@ -54,12 +54,13 @@ async fn show(queue: &dyn Queue, args: &Args) -> Result<(), CliError> {
             }
             let mut table = format!("{:<36}  {:<11}  {:>8}  {}\n", "ID", "STATUS", "ATTEMPTS", "SOURCE");
             for state in &states {
-                let source = crate::source::git::without_credentials(&state.job.source.location).0;
                 let line = format!(
-                    "{:<36}  {:<11}  {:>8}  {source}\n",
-                    state.job.id,
+                    "{:<36}  {:<11}  {:>8}  {}\n",
+                    // The name of a job that cannot be read may be anything.
+                    state.id.escape_debug().to_string(),
                     state.state.word(),
-                    state.attempts
+                    state.attempts,
+                    source(state).as_deref().unwrap_or("(unreadable)")
                 );
                 table.push_str(&line);
             }
@@ -88,11 +89,17 @@ fn print_json(value: &Value) -> Result<(), CliError> {
     print(&format!("{text}\n"))
 }
 
+/// Where the job's files come from, without credentials; `None` when its document cannot be read.
+fn source(state: &JobState) -> Option<String> {
+    let job = state.job.as_ref()?;
+    Some(crate::source::git::without_credentials(&job.source.location).0)
+}
+
 fn document(state: &JobState) -> Value {
     json!({
-        "id": state.job.id,
-        "projectName": state.job.project_name,
-        "source": crate::source::git::without_credentials(&state.job.source.location).0,
+        "id": state.id,
+        "projectName": state.job.as_ref().map(|job| &job.project_name),
+        "source": source(state),
         "status": state.state.word(),
         "attempts": state.attempts,
         "agent": state.agent,
@@ -102,18 +109,20 @@ fn document(state: &JobState) -> Value {
 }
 
 fn text(state: &JobState) -> String {
-    let mut text = format!("id:        {}\n", state.job.id);
+    let mut text = format!("id:        {}\n", state.id.escape_debug());
     text.push_str(&format!("status:    {}\n", state.state.word()));
     text.push_str(&format!(
         "source:    {}\n",
-        crate::source::git::without_credentials(&state.job.source.location).0
+        source(state).as_deref().unwrap_or("(unreadable)")
     ));
     text.push_str(&format!("attempts:  {}\n", state.attempts));
     if let Some(agent) = &state.agent {
         text.push_str(&format!("agent:     {agent}\n"));
     }
     let Some(record) = &state.record else { return text };
-    text.push_str(&format!("artifacts: {}\n", state.artifacts.display()));
+    if let Some(artifacts) = &state.artifacts {
+        text.push_str(&format!("artifacts: {}\n", artifacts.display()));
+    }
     for image in &record.pushed_images {
         let tag = image.tag.as_deref().unwrap_or("-");
         text.push_str(&format!("pushed:    {}:{tag} {}\n", image.name, image.digest));

@@ -7,6 +7,8 @@ mod jobs;
 mod run;
 mod submit;
 
+pub(crate) use build::pushed;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -97,11 +99,6 @@ fn queue_failed(error: QueueError) -> CliError {
 /// Reads `NAME=VALUE`.
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "expected NAME=VALUE".to_owned())?;
-    if !crate::environment::is_shell_identifier(name) {
-        return Err(format!("`{name}` is no name for an environment variable"));
-    }
-    if name.starts_with("CODEBUILD_") {
-        return Err(format!("`{name}`: names that begin with `CODEBUILD_` are reserved"));
-    }
+    crate::environment::check_assignment(name, value)?;
     Ok((name.to_owned(), value.to_owned()))
 }

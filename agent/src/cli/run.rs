@@ -54,6 +54,7 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
         source_version: None,
         repository: None,
         ca_bundle: Config::load()?.ca_bundle,
+        scratch: None,
     };
     let secrets = Secrets::default();
     let log = Log::new(secrets.clone(), Box::new(std::io::stdout()));

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use roadstead_proto::job::{Environment, EnvironmentVariable, Job, JobId, Source, SourceKind, VariableKind};
+use roadstead_proto::job::{
+    Environment, EnvironmentVariable, Job, JobId, Source, SourceKind, VariableKind, is_project_name,
+};
 
 use super::{assignment, print, queue_failed, runtime};
 use crate::config::Config;
@@ -54,7 +56,14 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
 }
 
 fn job(args: &Args) -> Result<Job, CliError> {
+    if !is_project_name(&args.project) {
+        return Err(CliError::usage(format!(
+            "`{}` is no name for a project",
+            args.project.escape_debug()
+        )));
+    }
     let (kind, location) = if git::is_url(&args.source) {
+        git::check_url(&args.source).map_err(CliError::usage)?;
         (SourceKind::Git, args.source.clone())
     } else {
         let path = std::path::Path::new(&args.source);

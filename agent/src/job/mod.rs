@@ -56,6 +56,8 @@ pub(crate) struct Request {
     pub(crate) repository: Option<String>,
     /// Certificates that registry clients of the job trust besides the system's.
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// A private directory for the run's temporary files; one of its own when not given.
+    pub(crate) scratch: Option<PathBuf>,
 }
 
 /// What became of a job.
@@ -95,8 +97,13 @@ fn empty_record(id: String, build_status: Status, start: Timestamp) -> Record {
 
 /// The record of a job that could not be run: the machinery is at fault.
 pub(crate) fn fault(job: &Job, message: &str) -> Record {
+    fault_of(format!("{}:{}", job.project_name, job.id), message)
+}
+
+/// The record of a job of which no more is known than its name.
+pub(crate) fn fault_of(id: String, message: &str) -> Record {
     let now = Timestamp::now();
-    let mut record = empty_record(format!("{}:{}", job.project_name, job.id), Status::Fault, now);
+    let mut record = empty_record(id, Status::Fault, now);
     record.end_time = Some(now.to_string());
     record.phases.push(Phase {
         phase_type: "PROVISIONING".to_owned(),
@@ -119,7 +126,10 @@ pub(crate) async fn run(
     interrupt: &mut Interrupt,
 ) -> Result<Finished, JobError> {
     processes::adopt_orphans();
-    let scratch = Scratch::new()?;
+    let scratch = match &request.scratch {
+        Some(directory) => Scratch::below(directory)?,
+        None => Scratch::new()?,
+    };
     let start = Timestamp::now();
     let build = Build {
         request,

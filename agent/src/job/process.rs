@@ -6,15 +6,18 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use roadstead_proto::job::{Job, SourceKind};
+use roadstead_proto::job::{Job, SourceKind, is_project_name};
 use roadstead_proto::record::Record;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::{BuildspecSource, Finished, Request, fault, run};
 use crate::config::Config;
+use crate::environment;
 use crate::error::{CliError, FileError, chain};
 use crate::interrupt::Interrupt;
 use crate::logs::{Log, Secrets};
+use crate::processes;
+use crate::scratch;
 use crate::source::{self, git};
 
 /// Arguments of a job's process.
@@ -42,9 +45,7 @@ pub(crate) struct ProcessArgs {
 
 /// Runs the job; the record tells how it ended, so the status only says whether there is one.
 pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::QUIT)).map_err(CliError::failed)?;
-    // The agent may have died before the kernel knew whom to tell.
-    if !has_parent(args) {
+    if !processes::end_with_parent(args.parent, Signal::QUIT).map_err(CliError::failed)? {
         return Err(CliError::failed("the agent that started this job is gone"));
     }
     let config = Config::load()?;
@@ -60,7 +61,7 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     let record = runtime.block_on(attempt(args, &job, config));
     // A copy of a large source may still run; nothing waits for it.
     runtime.shutdown_background();
-    if !has_parent(args) {
+    if !processes::is_parent(args.parent) {
         remove_remains(args);
         return Err(CliError::failed("the agent that started this job is gone"));
     }
@@ -71,16 +72,12 @@ pub(crate) fn main(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn has_parent(args: &ProcessArgs) -> bool {
-    rustix::process::getppid() == Pid::from_raw(args.parent)
-}
-
 /// Removes the job's directory, which its agent can remove no more.
 fn remove_remains(args: &ProcessArgs) {
     let Some(directory) = args.document.parent() else {
         return;
     };
-    if let Err(error) = std::fs::remove_dir_all(directory) {
+    if let Err(error) = scratch::remove(directory) {
         tracing::warn!(path = %directory.display(), %error, "cannot remove the directory of a lost job");
     }
 }
@@ -93,9 +90,7 @@ async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record
     if let Some(secret) = git::without_credentials(&job.source.location).1 {
         secrets.add(secret);
     }
-    let refused = job.refused();
-    if !refused.is_empty() {
-        let message = format!("the job asks for what this agent does not do: {}", refused.join(", "));
+    if let Err(message) = check(job) {
         log.line(&message);
         return Ok(fault(job, &message));
     }
@@ -113,6 +108,25 @@ async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record
         .await
         .map_err(CliError::failed)?;
     Ok(report(finished, &log))
+}
+
+/// Refuses a job that cannot be run as asked. Its document may have been written by anything, not by `submit` alone.
+fn check(job: &Job) -> Result<(), String> {
+    let refused = job.refused();
+    if !refused.is_empty() {
+        return Err(format!(
+            "the job asks for what this agent does not do: {}",
+            refused.join(", ")
+        ));
+    }
+    if !is_project_name(&job.project_name) {
+        let shown: String = job.project_name.chars().take(80).flat_map(char::escape_debug).collect();
+        return Err(format!("`{shown}` is no name for a project"));
+    }
+    for variable in &job.environment.environment_variables {
+        environment::check_assignment(&variable.name, &variable.value)?;
+    }
+    Ok(())
 }
 
 /// A mistake in the buildspec belongs into the job's log, since nobody sees this process's own output.
@@ -146,6 +160,7 @@ fn request(args: &ProcessArgs, job: &Job, config: Config) -> Result<Request, Fil
         source_version: job.source_version.clone(),
         repository: git.then(|| git::without_credentials(&job.source.location).0),
         ca_bundle: config.ca_bundle,
+        scratch: args.document.parent().map(Path::to_owned),
     })
 }
 

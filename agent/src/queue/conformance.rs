@@ -204,6 +204,64 @@ async fn sqlite() {
     assert!(matches!(second.submit(&job).await, Err(QueueError::Duplicate(_))));
 }
 
+/// Documents and logs hold what was given to a job.
+#[tokio::test]
+async fn sqlite_is_nobody_elses_to_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new().unwrap();
+    let data = scratch.path().join("data");
+    let url = format!("sqlite:{}", data.join("queue.db").display());
+    let queue = super::open(&url, Some(&data.join("jobs")), None).await.unwrap();
+    queue.submit(&job("private")).await.unwrap();
+    assert!(queue.claim("a", LONG, Duration::ZERO).await.unwrap().is_some());
+    for (name, mode) in [
+        ("", 0o700),
+        ("jobs", 0o700),
+        ("queue.db", 0o600),
+        ("queue.db-wal", 0o600),
+    ] {
+        let found = std::fs::metadata(data.join(name)).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{name}: {found:o}");
+    }
+}
+
+/// One job is unreadable when it is claimed, one when its agents are lost for the last time.
+#[tokio::test]
+async fn sqlite_is_not_held_up_by_what_it_cannot_read() {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("queue.db");
+    let queue = super::open(&format!("sqlite:{}", file.display()), None, None)
+        .await
+        .unwrap();
+    let jobs = ["queued", "binary", "lost", "good"].map(job);
+    for job in &jobs {
+        queue.submit(job).await.unwrap();
+    }
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let set = |change: &str, job: &Job| {
+        let changed = database.execute(&format!("UPDATE job SET {change} WHERE id = ?1"), [job.id.as_str()]);
+        assert_eq!(changed.unwrap(), 1);
+    };
+    set("document = '{\"id\":\"a b\"}'", &jobs[0]);
+    set("document = CAST(x'7bff' AS TEXT)", &jobs[1]);
+    set("document = 'none', state = 'IN_PROGRESS', attempt = 3", &jobs[2]);
+    let claim = queue.claim("a", LONG, Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(claim.job, jobs[3]);
+    let listed = queue.list().await.unwrap();
+    assert_eq!(listed.len(), 4);
+    for (job, found) in jobs.iter().zip(&listed).take(3) {
+        assert_eq!((found.id.as_str(), &found.job), (job.id.as_str(), &None));
+        assert_eq!(found.state, State::Done(Status::Fault));
+        let record = found.record.as_ref().unwrap();
+        assert_eq!(
+            record.phases[0].contexts[0].message,
+            "the job's document cannot be read"
+        );
+    }
+    assert_eq!(listed[3].job.as_ref(), Some(&jobs[3]));
+    assert_eq!(queue.find(jobs[0].id.as_str()).await.unwrap().job, None);
+}
+
 #[tokio::test]
 async fn sqlite_refuses_a_later_schema_and_a_foreign_file() {
     let scratch = Scratch::new().unwrap();
@@ -220,6 +278,40 @@ async fn sqlite_refuses_a_later_schema_and_a_foreign_file() {
         super::open(&url, None, None).await,
         Err(QueueError::Database { .. })
     ));
+}
+
+#[tokio::test]
+async fn sqlite_makes_no_queue_to_look_at_and_leaves_other_databases_alone() {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("none/queue.db");
+    let url = format!("sqlite:{}", file.display());
+    let looked = super::open_existing(&url, None, None).await;
+    assert!(matches!(looked, Err(QueueError::None(_))));
+    assert!(!file.parent().unwrap().exists());
+    drop(super::open(&url, None, None).await.unwrap());
+    drop(super::open_existing(&url, None, None).await.unwrap());
+
+    let foreign = scratch.path().join("foreign.db");
+    let database = rusqlite::Connection::open(&foreign).unwrap();
+    database.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let url = format!("sqlite:{}", foreign.display());
+    assert!(matches!(
+        super::open(&url, None, None).await,
+        Err(QueueError::Foreign(_))
+    ));
+    database.pragma_update(None, "user_version", 1).unwrap();
+    database.pragma_update(None, "application_id", 7).unwrap();
+    assert!(matches!(
+        super::open(&url, None, None).await,
+        Err(QueueError::Foreign(_))
+    ));
+    let tables: i64 = database
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .unwrap();
+    let mode: String = database
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!((tables, mode.as_str()), (1, "delete"));
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ pub(crate) enum QueueError {
     },
     #[error("the queue `{}` was made by a newer version of Roadstead", .0.display())]
     Newer(PathBuf),
+    #[error("there is no queue at `{}`", .0.display())]
+    None(PathBuf),
+    #[error("`{}` is another program's database", .0.display())]
+    Foreign(PathBuf),
     #[cfg(feature = "sqs")]
     #[error("cannot {operation} on the queue `{url}`: {reason}")]
     Service {
@@ -91,15 +95,18 @@ impl State {
 /// What a queue knows of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct JobState {
-    pub(crate) job: Job,
+    /// The job's name on its queue.
+    pub(crate) id: String,
+    /// The job itself; `None` when its document cannot be read.
+    pub(crate) job: Option<Job>,
     pub(crate) state: State,
     /// Times the job was handed out.
     pub(crate) attempts: u64,
     /// Who had it last.
     pub(crate) agent: Option<String>,
     pub(crate) record: Option<Record>,
-    /// Where the artifacts of the last attempt are.
-    pub(crate) artifacts: PathBuf,
+    /// Where the artifacts of the last attempt are; `None` when the name can be no directory's.
+    pub(crate) artifacts: Option<PathBuf>,
 }
 
 /// A queue of jobs with leases.
@@ -111,6 +118,7 @@ pub(crate) struct JobState {
 /// - `heartbeat`, `append_log` and `complete` under a lease that is over, or under a token that is not the last, fail with
 ///   [`QueueError::LeaseLost`] and change nothing.
 /// - A job whose lease ran out is handed out again; after [`MAX_ATTEMPTS`] it gets a record with status FAULT instead.
+/// - A document that cannot be read holds up no other job: the queue ends it or lets go of it, and lists it without its job.
 /// - A completed job is never handed out again, and its record never changes.
 pub(crate) trait Queue: Send + Sync + Debug {
     /// Puts a job on the queue.
@@ -145,5 +153,7 @@ pub(crate) trait Queue: Send + Sync + Debug {
     fn log<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Vec<u8>>;
 }
 
+/// What the record of a job says whose document cannot be read.
+pub(super) const UNREADABLE: &str = "the job's document cannot be read";
 /// What the record of a job says that was handed out [`MAX_ATTEMPTS`] times in vain.
 pub(super) const TOO_MANY_ATTEMPTS: &str = "the agent was lost during every attempt";

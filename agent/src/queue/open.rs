@@ -15,6 +15,24 @@ pub(crate) fn default_url() -> String {
 ///
 /// `results` is where logs, artifacts and records go that the queue itself does not keep; the data directory when not given.
 pub(crate) async fn open(url: &str, results: Option<&Path>, ca: Option<&Path>) -> Result<Arc<dyn Queue>, QueueError> {
+    open_or_make(url, results, ca, true).await
+}
+
+/// Opens a queue like [`open`], to look at it alone: one that is not there is not made.
+pub(crate) async fn open_existing(
+    url: &str,
+    results: Option<&Path>,
+    ca: Option<&Path>,
+) -> Result<Arc<dyn Queue>, QueueError> {
+    open_or_make(url, results, ca, false).await
+}
+
+async fn open_or_make(
+    url: &str,
+    results: Option<&Path>,
+    ca: Option<&Path>,
+    make: bool,
+) -> Result<Arc<dyn Queue>, QueueError> {
     let results = results.map_or_else(|| environment::data_directory().join("jobs"), PathBuf::from);
     if let Some(file) = url.strip_prefix("sqlite:") {
         if file.is_empty() {
@@ -23,7 +41,7 @@ pub(crate) async fn open(url: &str, results: Option<&Path>, ca: Option<&Path>) -
                 reason: "`sqlite:` needs a file",
             });
         }
-        return Ok(Arc::new(sqlite::SqliteQueue::open(Path::new(file), &results)?));
+        return Ok(Arc::new(sqlite::SqliteQueue::open(Path::new(file), &results, make)?));
     }
     if let Some(rest) = url.strip_prefix("sqs://") {
         return open_sqs(rest, &results, ca).await;

@@ -22,6 +22,11 @@ impl Results {
         Self { root: root.to_owned() }
     }
 
+    /// Makes the directory of all jobs when it is not there.
+    pub(super) fn prepare(&self) -> Result<(), QueueError> {
+        Ok(private_directory(&self.root)?)
+    }
+
     fn job(&self, id: &JobId) -> PathBuf {
         self.root.join(id.as_str())
     }
@@ -37,6 +42,7 @@ impl Results {
 
     /// Notes that an attempt begins.
     pub(super) fn begin(&self, job: &Job, token: u64) -> Result<(), QueueError> {
+        self.prepare()?;
         let directory = self.attempt(&job.id, token);
         fs::create_dir_all(&directory).map_err(FileError::at("create", &directory))?;
         let document = serde_json::to_vec(job).map_err(QueueError::Document)?;
@@ -77,6 +83,7 @@ impl Results {
 
     /// Keeps the record unless there is one; says whether it was kept. The first one wins for good, on a power cut too.
     pub(super) fn finish(&self, id: &JobId, record: &Record) -> Result<bool, QueueError> {
+        self.prepare()?;
         let directory = self.job(id);
         fs::create_dir_all(&directory).map_err(FileError::at("create", &directory))?;
         let new = directory.join(format!("record.{}", uuid::Uuid::new_v4().simple()));
@@ -117,6 +124,16 @@ impl Results {
         ids.sort();
         Ok(ids)
     }
+}
+
+/// Makes a directory, and those above it, for their owner alone: logs, artifacts and documents may hold secrets.
+pub(super) fn private_directory(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(FileError::at("create", path))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, QueueError> {

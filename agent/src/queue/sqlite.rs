@@ -2,58 +2,22 @@
 //!
 //! Never on a network file system: write-ahead logging needs shared memory.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use roadstead_proto::job::{Job, MAX_DOCUMENT_BYTES};
-use roadstead_proto::record::Record;
+use roadstead_proto::job::{Job, JobId, MAX_DOCUMENT_BYTES};
+use roadstead_proto::record::{Record, Status};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use serde::de::DeserializeOwned;
 
-use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS};
+use super::contract::{BoxFuture, MAX_ATTEMPTS, TOO_MANY_ATTEMPTS, UNREADABLE};
 use super::results::Results;
-use super::{Claim, JobState, Queue, QueueError, State};
-use crate::error::FileError;
+use super::{Claim, JobState, Queue, QueueError, State, schema};
+use crate::job::{fault, fault_of};
 
-/// How long a writer waits for another's transaction. They are short; a longer wait means a stuck process.
-const BUSY: Duration = Duration::from_secs(30);
 /// Between looks for a job while waiting for one.
 const POLL: Duration = Duration::from_millis(250);
-/// The schema's version in `user_version`; a file of a later one is refused.
-const VERSION: i64 = 1;
-
-const SCHEMA: &str = "
-CREATE TABLE job (
-    number       INTEGER PRIMARY KEY AUTOINCREMENT,
-    id           TEXT NOT NULL UNIQUE,
-    document     TEXT NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN ('QUEUED', 'IN_PROGRESS', 'DONE')),
-    attempt      INTEGER NOT NULL DEFAULT 0,
-    lease_until  INTEGER NOT NULL DEFAULT 0,
-    agent        TEXT,
-    submitted_at INTEGER NOT NULL,
-    record       TEXT
-) STRICT;
-CREATE INDEX job_open ON job (state, number) WHERE state <> 'DONE';
-CREATE TABLE attempt (
-    job        INTEGER NOT NULL REFERENCES job (number),
-    attempt    INTEGER NOT NULL,
-    agent      TEXT NOT NULL,
-    started_at INTEGER NOT NULL,
-    ended_at   INTEGER,
-    status     TEXT,
-    PRIMARY KEY (job, attempt)
-) STRICT;
-CREATE TABLE log (
-    job      INTEGER NOT NULL REFERENCES job (number),
-    attempt  INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    bytes    BLOB NOT NULL,
-    PRIMARY KEY (job, attempt, sequence)
-) STRICT;
-";
-
 /// A queue in a file.
 #[derive(Debug, Clone)]
 pub(super) struct SqliteQueue {
@@ -68,27 +32,9 @@ struct Inner {
 }
 
 impl SqliteQueue {
-    /// Opens the file, making it and its directory when they are not there.
-    pub(super) fn open(file: &Path, results: &Path) -> Result<Self, QueueError> {
-        if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            fs::create_dir_all(directory).map_err(FileError::at("create", directory))?;
-        }
-        let failed = |operation| {
-            move |source| QueueError::Database {
-                operation,
-                file: file.to_owned(),
-                source,
-            }
-        };
-        let mut connection = Connection::open(file).map_err(failed("open the database"))?;
-        connection.busy_timeout(BUSY).map_err(failed("open the database"))?;
-        // FULL, since NORMAL may lose the last commits on a power cut, and with them a completed job.
-        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL"), ("foreign_keys", "ON")] {
-            connection
-                .pragma_update(None, name, value)
-                .map_err(failed("configure the database"))?;
-        }
-        migrate(&mut connection, file)?;
+    /// Opens the queue in a file; with `make`, makes the file and its directory when they are not there.
+    pub(super) fn open(file: &Path, results: &Path, make: bool) -> Result<Self, QueueError> {
+        let connection = schema::connect(file, make)?;
         let inner = Inner {
             file: file.to_owned(),
             connection: Mutex::new(connection),
@@ -127,39 +73,47 @@ impl SqliteQueue {
 
     async fn claim_now(&self, agent: &str, lease: Duration) -> Result<Option<Claim>, QueueError> {
         let agent = agent.to_owned();
+        let results = self.inner.results.clone();
         self.transact("claim a job", move |transaction| {
             let now = now_ms();
             if let Err(error) = give_up(transaction, now)? {
                 return Ok(Err(error));
             }
-            let found: Option<(i64, String, i64)> = transaction
-                .query_row(
-                    "UPDATE job SET state = 'IN_PROGRESS', attempt = attempt + 1, lease_until = ?2, agent = ?3
-                     WHERE number = (SELECT number FROM job
-                                     WHERE state = 'QUEUED' OR (state = 'IN_PROGRESS' AND lease_until <= ?1)
-                                     ORDER BY number LIMIT 1)
-                     RETURNING number, document, attempt",
-                    params![now, now.saturating_add(millis(lease)), agent],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-                )
-                .optional()?;
-            let Some((number, document, attempt)) = found else {
-                return Ok(Ok(None));
-            };
-            transaction.execute(
-                "INSERT INTO attempt (job, attempt, agent, started_at) VALUES (?1, ?2, ?3, ?4)",
-                params![number, attempt, agent, now],
-            )?;
-            Ok(serde_json::from_str(&document)
-                .map_err(QueueError::Document)
-                .map(|job| {
-                    Some(Claim {
+            loop {
+                let found = transaction
+                    .query_row(
+                        "UPDATE job SET state = 'IN_PROGRESS', attempt = attempt + 1, lease_until = ?2, agent = ?3
+                         WHERE number = (SELECT number FROM job
+                                         WHERE state = 'QUEUED' OR (state = 'IN_PROGRESS' AND lease_until <= ?1)
+                                         ORDER BY number LIMIT 1)
+                         RETURNING number, id, document, attempt",
+                        params![now, now.saturating_add(millis(lease)), agent],
+                        |row| Ok((row.get(0)?, text(row, 1)?, document(row, 2)?, row.get(3)?)),
+                    )
+                    .optional()?;
+                let Some((number, id, job, attempt)) = found else {
+                    return Ok(Ok(None));
+                };
+                transaction.execute(
+                    "INSERT INTO attempt (job, attempt, agent, started_at) VALUES (?1, ?2, ?3, ?4)",
+                    params![number, attempt, agent, now],
+                )?;
+                if let Some(job) = job {
+                    if let Err(error) = results.prepare() {
+                        return Ok(Err(error));
+                    }
+                    return Ok(Ok(Some(Claim {
                         job,
                         token: unsigned(attempt),
                         number: unsigned(number),
                         handle: String::new(),
-                    })
-                }))
+                    })));
+                }
+                // It would be the oldest job for ever, and no job behind it would be taken.
+                if let Err(error) = end(transaction, number, &fault_of(id, UNREADABLE))? {
+                    return Ok(Err(error));
+                }
+            }
         })
         .await
     }
@@ -192,95 +146,80 @@ impl SqliteQueue {
         let results = self.inner.results.clone();
         self.transact("read jobs", move |transaction| {
             let mut statement = transaction.prepare(
-                "SELECT document, state, attempt, agent, record FROM job WHERE ?1 IS NULL OR id = ?1 ORDER BY number",
+                "SELECT id, document, state, attempt, agent, record FROM job WHERE ?1 IS NULL OR id = ?1 ORDER BY number",
             )?;
-            let rows = statement.query_map(params![id], |row| Ok(job_state(row, &results)))?;
-            let mut states = Vec::new();
-            for row in rows {
-                match row? {
-                    Ok(state) => states.push(state),
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            Ok(Ok(states))
+            let rows = statement.query_map(params![id], |row| job_state(row, &results))?;
+            rows.collect::<rusqlite::Result<_>>().map(Ok)
         })
         .await
     }
 }
 
-fn migrate(connection: &mut Connection, file: &Path) -> Result<(), QueueError> {
-    let failed = |source| QueueError::Database {
-        operation: "prepare the tables",
-        file: file.to_owned(),
-        source,
-    };
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
-    let version: i64 = transaction
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)?;
-    match version {
-        VERSION => {}
-        0 => {
-            transaction.execute_batch(SCHEMA).map_err(failed)?;
-            transaction
-                .pragma_update(None, "user_version", VERSION)
-                .map_err(failed)?;
-        }
-        _ => return Err(QueueError::Newer(file.to_owned())),
-    }
-    transaction.commit().map_err(failed)
-}
-
 /// Ends jobs that were handed out too often, so that one job cannot take down agent after agent for ever.
 fn give_up(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<Result<(), QueueError>> {
     let mut statement = transaction.prepare(
-        "SELECT number, document FROM job WHERE state = 'IN_PROGRESS' AND lease_until <= ?1 AND attempt >= ?2",
+        "SELECT number, id, document FROM job WHERE state = 'IN_PROGRESS' AND lease_until <= ?1 AND attempt >= ?2",
     )?;
-    let rows = statement.query_map(params![now, signed(MAX_ATTEMPTS)], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let lost: Vec<(i64, String)> = rows.collect::<rusqlite::Result<_>>()?;
-    for (number, document) in lost {
-        let record = serde_json::from_str(&document)
-            .and_then(|job| serde_json::to_string(&crate::job::fault(&job, TOO_MANY_ATTEMPTS)));
-        match record {
-            Ok(record) => transaction.execute(
-                "UPDATE job SET state = 'DONE', record = ?2 WHERE number = ?1",
-                params![number, record],
-            )?,
-            Err(error) => return Ok(Err(QueueError::Document(error))),
+    let rows = statement.query_map(params![now, signed(MAX_ATTEMPTS)], |row| {
+        let record = match document(row, 2)? {
+            Some(job) => fault(&job, TOO_MANY_ATTEMPTS),
+            None => fault_of(text(row, 1)?, UNREADABLE),
         };
+        Ok((row.get(0)?, record))
+    })?;
+    let lost: Vec<(i64, Record)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (number, record) in lost {
+        if let Err(error) = end(transaction, number, &record)? {
+            return Ok(Err(error));
+        }
     }
     Ok(Ok(()))
 }
 
-fn job_state(row: &Row<'_>, results: &Results) -> Result<JobState, QueueError> {
-    let column = |error| QueueError::Database {
-        operation: "read a job",
-        file: PathBuf::new(),
-        source: error,
+/// Ends a job that no agent holds.
+fn end(transaction: &Transaction<'_>, number: i64, record: &Record) -> rusqlite::Result<Result<(), QueueError>> {
+    let record = match serde_json::to_string(record) {
+        Ok(record) => record,
+        Err(error) => return Ok(Err(QueueError::Document(error))),
     };
-    let document: String = row.get(0).map_err(column)?;
-    let state: String = row.get(1).map_err(column)?;
-    let attempts: i64 = row.get(2).map_err(column)?;
-    let agent: Option<String> = row.get(3).map_err(column)?;
-    let record: Option<String> = row.get(4).map_err(column)?;
-    let job: Job = serde_json::from_str(&document).map_err(QueueError::Document)?;
-    let record: Option<Record> = record
-        .map(|record| serde_json::from_str(&record))
-        .transpose()
-        .map_err(QueueError::Document)?;
+    transaction.execute(
+        "UPDATE job SET state = 'DONE', record = ?2 WHERE number = ?1",
+        params![number, record],
+    )?;
+    Ok(Ok(()))
+}
+
+/// A text that somebody else may have written: one that is not UTF-8 is no reason to fail.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(column)?.as_bytes()?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The document in a column; `None` when there is none or when it cannot be read.
+fn document<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    let bytes = row.get_ref(column)?.as_bytes_or_null()?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(bytes).ok()))
+}
+
+fn job_state(row: &Row<'_>, results: &Results) -> rusqlite::Result<JobState> {
+    let id = text(row, 0)?;
+    let state = text(row, 2)?;
+    let attempts = unsigned(row.get(3)?);
+    let record: Option<Record> = document(row, 5)?;
     let state = match (&record, state.as_str()) {
         (Some(record), _) => State::Done(record.build_status),
         (None, "QUEUED") => State::Queued,
+        // Its record cannot be read.
+        (None, "DONE") => State::Done(Status::Fault),
         (None, _) => State::InProgress,
     };
-    let artifacts = results.artifacts(&job.id, unsigned(attempts));
+    let artifacts = JobId::new(&id).map(|id| results.artifacts(&id, attempts));
     Ok(JobState {
-        job,
+        id,
+        job: document(row, 1)?,
         state,
-        attempts: unsigned(attempts),
-        agent,
+        attempts,
+        agent: row.get(4)?,
         record,
         artifacts,
     })

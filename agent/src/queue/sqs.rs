@@ -124,8 +124,10 @@ impl SqsQueue {
     }
 
     fn state(&self, id: &JobId) -> Result<Option<JobState>, QueueError> {
-        let Some(job) = self.results.document(id)? else {
-            return Ok(None);
+        let job = match self.results.document(id) {
+            Ok(None) => return Ok(None),
+            Err(QueueError::Document(_)) => None,
+            read => read?,
         };
         let record = self.results.record(id)?;
         let attempts = self.results.attempts(id);
@@ -133,12 +135,13 @@ impl SqsQueue {
             .as_ref()
             .map_or(State::InProgress, |record| State::Done(record.build_status));
         Ok(Some(JobState {
+            id: id.to_string(),
             job,
             state,
             attempts,
             agent: None,
             record,
-            artifacts: self.results.artifacts(id, attempts),
+            artifacts: Some(self.results.artifacts(id, attempts)),
         }))
     }
 }

@@ -27,6 +27,9 @@ const WITH_VALUE: [&str; 11] = [
     "--registry-ids",
 ];
 
+/// Variables that hold credentials.
+const KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
 /// A call taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Call {
@@ -37,7 +40,7 @@ struct Call {
 impl Call {
     fn parse(arguments: &[String]) -> Self {
         let mut call = Self::default();
-        let mut left = arguments.iter();
+        let mut left = arguments.iter().peekable();
         while let Some(argument) = left.next() {
             if !argument.starts_with("--") {
                 call.words.push(argument.clone());
@@ -46,7 +49,7 @@ impl Call {
             } else {
                 let value = WITH_VALUE
                     .contains(&argument.as_str())
-                    .then(|| left.next().cloned())
+                    .then(|| left.next_if(|value| !value.starts_with("--")).cloned())
                     .flatten();
                 call.options.push((argument.clone(), value));
             }
@@ -60,6 +63,19 @@ impl Call {
 
     fn value(&self, option: &str) -> Option<&str> {
         self.options.iter().rev().find(|(name, _)| name == option)?.1.as_deref()
+    }
+
+    /// The first option that lacks its value.
+    fn incomplete(&self) -> Option<&str> {
+        self.options
+            .iter()
+            .find(|(name, value)| value.is_none() && WITH_VALUE.contains(&name.as_str()))
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a variable of the caller must not count: a profile named on the command line goes before the environment's keys.
+    fn overrides(&self, variable: &str) -> bool {
+        self.value("--profile").is_some() && KEYS.contains(&variable)
     }
 
     /// The first option that the login cannot honour.
@@ -114,6 +130,11 @@ pub(super) async fn serve(context: &Context, session: &mut Session) -> io::Resul
         );
         return session.fail(&text).await;
     }
+    if let Some(option) = call.incomplete() {
+        return session
+            .fail(&format!("aws: argument {option}: expected one argument"))
+            .await;
+    }
     match token(context, session, &call).await {
         Ok(token) if call.is(&["ecr", "get-login"]) => {
             let email = call.options.iter().any(|(name, _)| name == "--no-include-email");
@@ -143,11 +164,13 @@ struct Token {
 /// the runner's environment doesn't know.
 async fn token(context: &Context, session: &Session, call: &Call) -> Result<Token, String> {
     let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("roadstead")
-        .arg("ecr-token")
-        .env_clear()
-        .envs(&session.request.environment);
+    command.arg0("roadstead").arg("ecr-token").env_clear().envs(
+        session
+            .request
+            .environment
+            .iter()
+            .filter(|(name, _)| !call.overrides(name)),
+    );
     if let Some(region) = call.value("--region") {
         command.args(["--region", region]);
     }
@@ -264,5 +287,22 @@ mod tests {
             Call::parse(&call("--region a ecr get-login-password --region=b")).value("--region"),
             Some("b")
         );
+    }
+
+    #[test]
+    fn options_without_their_value_and_the_keys_of_a_profile() {
+        for (text, option) in [
+            ("ecr get-login-password --region", Some("--region")),
+            ("ecr get-login-password --profile --region a", Some("--profile")),
+            ("ecr get-login-password --region a --profile=", None),
+        ] {
+            assert_eq!(Call::parse(&call(text)).incomplete(), option, "{text}");
+        }
+        let plain = Call::parse(&call("ecr get-login-password"));
+        let named = Call::parse(&call("ecr get-login-password --profile p"));
+        for key in KEYS {
+            assert!(!plain.overrides(key) && named.overrides(key), "{key}");
+        }
+        assert!(!named.overrides("AWS_CONFIG_FILE"));
     }
 }

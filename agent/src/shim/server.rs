@@ -179,5 +179,9 @@ async fn dispatch(context: &Context, session: &mut Session) -> u8 {
         "roadstead" => session.json(&context.pushed()).await.map(|()| 0),
         other => session.fail(&format!("{other} is not served by roadstead")).await,
     };
-    result.unwrap_or(1)
+    match result {
+        Ok(status) => status,
+        // The caller itself may be what failed; then nobody hears it.
+        Err(error) => session.fail(&format!("error: {error}")).await.unwrap_or(1),
+    }
 }

@@ -86,7 +86,8 @@ pub(crate) fn without_credentials(url: &str) -> (String, Option<&str>) {
     (format!("{scheme}://{host}{slash}{path}"), Some(secret))
 }
 
-fn check_url(url: &str) -> Result<(), SourceError> {
+/// Refuses a URL that git would not be given.
+pub(crate) fn check_url(url: &str) -> Result<(), SourceError> {
     let allowed = ["https://", "http://", "ssh://", "file://"]
         .iter()
         .any(|scheme| url.starts_with(scheme));

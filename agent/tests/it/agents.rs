@@ -100,6 +100,38 @@ fn twenty_jobs_three_agents_one_killed() {
 }
 
 #[test]
+fn a_killed_job_process_leaves_nothing_running() {
+    let workspace = Workspace::new();
+    buildspec(
+        &workspace,
+        &format!(": > {}/started; sleep 976", workspace.path("").display()),
+    );
+    let id = submit(&workspace, &[]);
+    let mut agent = workspace.start(&["agent", "--lease", "60", "--once"]);
+    wait_for("the job", || workspace.path("started").exists());
+    let process = child_of(agent.id());
+    kill_process(process, Signal::KILL).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+    assert!(!is_running("sleep\x00976"));
+    let found = workspace.roadstead(&["jobs", "show", &id]);
+    assert!(
+        found.stdout.contains("status:    FAULT\n") && found.stdout.contains("ended without a record"),
+        "{}",
+        found.stdout
+    );
+    workspace.assert_tidy();
+}
+
+/// The one child of a process.
+fn child_of(parent: u32) -> Pid {
+    let found = std::process::Command::new("ps")
+        .args(["-o", "pid=", "--ppid", &parent.to_string()])
+        .output();
+    let text = String::from_utf8(found.unwrap().stdout).unwrap();
+    Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+}
+
+#[test]
 fn a_stopping_agent_finishes_its_job_and_takes_no_other() {
     let workspace = Workspace::new();
     buildspec(
@@ -143,6 +175,8 @@ fn a_second_signal_puts_the_job_back() {
     let mut agent = workspace.start(&["agent", "--lease", "60"]);
     wait_for("the job", || workspace.path("started").exists());
     signal(&agent, Signal::TERM);
+    // Two signals that wait at once are heard in any order.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     signal(&agent, Signal::QUIT);
     assert_eq!(agent.wait().unwrap().code(), Some(143));
     let found = workspace.roadstead(&["jobs", "show", &id, "--json"]);
@@ -150,6 +184,16 @@ fn a_second_signal_puts_the_job_back() {
     assert_eq!(found["status"], "QUEUED");
     assert!(!is_running("sleep\x00978"));
     workspace.assert_tidy();
+}
+
+#[test]
+fn an_idle_agent_told_twice_ends_well() {
+    let workspace = Workspace::new();
+    let mut agent = workspace.start(&["agent"]);
+    wait_for("the queue", || workspace.path("data/queue.db-wal").exists());
+    signal(&agent, Signal::TERM);
+    signal(&agent, Signal::QUIT);
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -216,6 +260,27 @@ fn failed_builds_and_bad_sources_get_their_record() {
     );
     let unknown = workspace.roadstead(&["jobs", "show", "no-such-job"]);
     assert!(unknown.status == Some(1) && unknown.stderr.contains("the queue has no job `no-such-job`"));
+    workspace.assert_tidy();
+}
+
+#[test]
+fn a_hand_written_document_cannot_run_commands_by_a_variables_name() {
+    let workspace = Workspace::new();
+    buildspec(&workspace, "true");
+    let id = submit(&workspace, &["--env", "HARMLESS=1"]);
+    let trap = workspace.path("trapped");
+    let database = Connection::open(workspace.path("data/queue.db")).unwrap();
+    let name = format!("x;touch {};", trap.display());
+    let changed = database.execute("UPDATE job SET document = replace(document, 'HARMLESS', ?1)", [name]);
+    assert_eq!(changed.unwrap(), 1);
+    assert_eq!(workspace.roadstead(&["agent", "--once"]).status, Some(0));
+    let found = workspace.roadstead(&["jobs", "show", &id]);
+    assert!(
+        found.stdout.contains("status:    FAULT\n") && found.stdout.contains("is no name for an environment variable"),
+        "{}",
+        found.stdout
+    );
+    assert!(!trap.exists());
     workspace.assert_tidy();
 }
 

@@ -135,6 +135,19 @@ fn registries_that_are_down_or_refuse() {
 }
 
 #[test]
+fn a_shim_that_fails_says_why() {
+    let workspace = Workspace::new();
+    let done = workspace.run_commands(&[
+        "head -c 3000000 /dev/zero | docker login -u u --password-stdin 127.0.0.1:1 || echo status $?",
+    ]);
+    assert!(
+        done.stdout.contains("\nerror: stdin is too large\nstatus 1\n"),
+        "{}",
+        done.stdout
+    );
+}
+
+#[test]
 fn an_imagedefinitions_file_that_no_deploy_would_take() {
     let workspace = Workspace::new();
     let registry = services::registry(&workspace, false);
@@ -172,4 +185,31 @@ fn an_imagedefinitions_file_that_no_deploy_would_take() {
             done.stderr
         );
     }
+}
+
+#[test]
+fn containers_that_no_deploy_would_take_are_not_written() {
+    let workspace = Workspace::new();
+    let image = "app=127.0.0.1:1/app:1";
+    let done = workspace.roadstead(&["imagedefinitions", image, image]);
+    assert_eq!(done.status, Some(2), "{done:?}");
+    assert!(done.stderr.contains("a second entry for container `app`"), "{done:?}");
+    assert!(!workspace.path("imagedefinitions.json").exists());
+}
+
+#[test]
+fn jobs_that_no_agent_could_run_are_not_submitted() {
+    let workspace = Workspace::new();
+    for (arguments, reason) in [
+        (&["--source", "ext::sh -c id"][..], "ext::sh"),
+        (&["--source", "ftp://example.org/a.git"], "ftp://example.org/a.git"),
+        (
+            &["--source", "src", "--project", "a:b"],
+            "`a:b` is no name for a project",
+        ),
+    ] {
+        let done = workspace.roadstead(&[&["submit"], arguments].concat());
+        assert!(done.status == Some(2) && done.stderr.contains(reason), "{done:?}");
+    }
+    assert!(!workspace.path("data/queue.db").exists());
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -26,6 +27,8 @@ fn interrupted(workspace: &Workspace, command: &str, signals: &[Signal]) -> (Opt
     for (index, one) in signals.iter().enumerate() {
         if index > 0 {
             wait_for("the first signal's effect", || workspace.path("src/asked").exists());
+            // A signal that comes sooner would count as a repetition.
+            std::thread::sleep(Duration::from_secs(1));
         }
         signal(&child, *one);
     }
@@ -78,4 +81,29 @@ fn a_registry_that_never_answers_holds_nobody() {
         assert!(log.contains("Phase complete: BUILD State: STOPPED"), "{log}");
         workspace.assert_tidy();
     }
+}
+
+#[test]
+fn a_build_ends_with_its_killed_runner() {
+    let workspace = Workspace::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/image:1", silent.local_addr().unwrap());
+    workspace.write("src/Dockerfile", &format!("FROM {name}\n"));
+    workspace.write(
+        "src/buildspec.yml",
+        "version: 0.2\nphases:\n  build:\n    commands:\n      - docker build .\n",
+    );
+    let mut runner = workspace.start(&["run", "src"]);
+    let mark = format!("build\x00--runner\x00{}\x00", runner.id());
+    wait_for("the build", || is_running(&mark));
+    // The build speaks to the registry once it is set up.
+    let connection = silent.accept().unwrap();
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while is_running(&mark) {
+        assert!(Instant::now() < until, "the build goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(connection);
 }

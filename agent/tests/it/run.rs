@@ -204,14 +204,17 @@ fn background_jobs_end_with_the_run() {
 #[test]
 fn secrets_of_the_environment_stay_out_of_log_and_errors() {
     let mut workspace = Workspace::new();
+    workspace.set("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE");
     workspace.set("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG");
     workspace.set("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEBYaD");
     let done = workspace.run_commands(&[
         "printf wJalrXUtn; sleep 0.2; printf FEMI/K7MDENG; echo \" $AWS_SESSION_TOKEN\"",
+        "echo id $AWS_ACCESS_KEY_ID",
         "sh -c 'exit 3' FwoGZXIvYXdzEBYaD",
     ]);
     assert_eq!(done.status, Some(1));
     assert!(done.stdout.contains("\n*** ***\n"), "{}", done.stdout);
+    assert!(done.stdout.contains("\nid ***\n"), "{}", done.stdout);
     for text in [done.stdout, done.stderr] {
         assert!(
             !text.contains("FwoGZXIvYXdzEBYaD")

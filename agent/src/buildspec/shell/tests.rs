@@ -34,6 +34,7 @@ impl Session {
         let start = scratch.directory("it's a start").unwrap().canonicalize().unwrap();
         let variables = [
             ("PATH".to_owned(), std::env::var_os("PATH").unwrap()),
+            ("X;echo injected;".to_owned(), "".into()),
             ("ODD".to_owned(), "a'b\nc $HOME \\ \"".into()),
         ];
         let shell = Shell::new(kind, version, &state, &start, &variables.into()).unwrap();
@@ -77,6 +78,7 @@ const KINDS: [ShellKind; 2] = [ShellKind::Sh, ShellKind::Bash];
 async fn what_carries_over_and_what_does_not() {
     for kind in KINDS {
         let mut s = Session::new(kind, Version::V0_2);
+        // Nothing of the name that is none is to be seen.
         assert_eq!(s.out("printf %s \"$ODD\"").await, "a'b\nc $HOME \\ \"");
         s.out("FOO=bar; LINES_=$(printf 'a\\nb'); EMPTY=").await;
         assert_eq!(
@@ -127,6 +129,13 @@ async fn statuses_blocks_and_the_last_exit() {
         let mut s = Session::new(kind, Version::V0_2);
         assert_eq!(s.run("sh -c 'exit 3'").await.0, "exit status 3");
         assert_eq!(s.out("echo $CODEBUILD_LAST_EXIT").await, "3\n");
+        assert_eq!(
+            s.run("set -x; false").await,
+            ("exit status 1".into(), "+ false\n".into())
+        );
+        assert_eq!(s.run("false \\").await.0, "exit status 1");
+        assert_eq!(s.out("KEPT=yes \\").await, "");
+        assert_eq!(s.out("echo $KEPT \\").await, "yes\n");
         assert_eq!(s.run("false\necho masked").await.0, "exit status 0");
         assert_eq!(s.run("kill -9 $$").await.0, "signal: killed");
         assert_eq!(s.run("trap 'echo bye' EXIT").await.1, "bye\n");

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use roadstead_registry_client::Reference;
 
 use super::output::Output;
+use super::refused::Refused;
 
 /// Build an image from a Dockerfile.
 #[derive(Debug, clap::Args)]
@@ -73,6 +74,14 @@ pub(crate) struct Args {
     /// `false` only: no SBOM is made yet.
     #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     sbom: Option<String>,
+    /// Taken for docker's sake: a context is not sent anywhere.
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
+    compress: Option<bool>,
+    #[command(flatten)]
+    refused: Refused,
+    /// The process that runs the job this build is a part of; the build ends with it.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) runner: Option<i32>,
 }
 
 /// Values of `--progress`.
@@ -93,6 +102,7 @@ pub(super) enum ProgressKind {
 impl Args {
     /// Refuses what cannot be honoured.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.refused.check()?;
         let context = self.context.to_string_lossy();
         if context == "-" || context.contains("://") || context.starts_with("git@") {
             return Err(format!(

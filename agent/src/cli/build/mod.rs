@@ -1,10 +1,13 @@
 //! `roadstead build`: docker build's command line over the builder.
 
 mod flags;
+mod names;
 mod output;
 mod progress;
+mod refused;
 
 pub(super) use flags::Args;
+pub(crate) use names::pushed;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -24,10 +27,13 @@ use roadstead_registry_client::{
     Client, ClientOptions, CredentialStore, NoProgress, Reference, RegistriesConfig, Store,
 };
 
+use rustix::process::Signal;
+
 use crate::config::Config;
 use crate::environment;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
+use crate::processes;
 
 use output::Output;
 
@@ -45,6 +51,12 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
     args.check().map_err(CliError::usage)?;
     let outside = Outside::read(&args)?;
     let identity = sandbox::enter().map_err(CliError::failed)?;
+    // Only here, since the kernel may forget it when a process enters a user namespace.
+    if let Some(runner) = args.runner
+        && !processes::end_with_parent(runner, Signal::TERM).map_err(CliError::failed)?
+    {
+        return Err(CliError::failed("the job that started this build is gone"));
+    }
     super::runtime()?.block_on(build(args, outside, identity))
 }
 
@@ -107,19 +119,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
 
 async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
     let (dockerfile, ignore) = read_dockerfile(args, &progress)?;
-    let names = args.tags.iter().map(|t| parse_name(t)).collect::<Result<Vec<_>, _>>()?;
-    let outputs = args.outputs(&names).map_err(CliError::usage)?;
-    let names: Vec<Reference> =
-        outputs
-            .iter()
-            .flat_map(Output::names)
-            .chain(names)
-            .fold(Vec::new(), |mut all, name| {
-                if !all.contains(&name) {
-                    all.push(name);
-                }
-                all
-            });
+    let (outputs, names) = names::destinations(args)?;
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
@@ -193,18 +193,6 @@ fn request(
         ca_bundle: outside.ca_bundle.clone(),
         on_layer,
     })
-}
-
-fn parse_name(text: &str) -> Result<Reference, CliError> {
-    let name: Reference = text
-        .parse()
-        .map_err(|e| CliError::usage(format!("invalid tag `{text}`: {e}")))?;
-    if name.digest().is_some() {
-        return Err(CliError::usage(format!(
-            "invalid tag `{text}`: a digest cannot be chosen"
-        )));
-    }
-    name.with_tag(name.tag_or_latest()).map_err(CliError::usage)
 }
 
 fn failed(error: BuildError) -> CliError {

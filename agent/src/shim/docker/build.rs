@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use roadstead_registry_client::Reference;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, Command};
@@ -26,7 +25,11 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
         .filter(|a| a != "--load" && a != "--load=true")
         .collect();
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("roadstead").arg("build").args(&arguments);
+    command.arg0("roadstead").arg("build");
+    // Nothing may be pushed once the runner is gone.
+    command
+        .args(["--runner", &std::process::id().to_string()])
+        .args(&arguments);
     command
         .env_clear()
         .envs(&session.request.environment)
@@ -89,8 +92,16 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
     if status.success() {
         note_pushed(context, &arguments);
     }
+    Ok(exit_code(status))
+}
+
+/// The status docker would end with: it tells a mistake of its caller's by 1, as it does a failed build.
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(code).unwrap_or(1))
+    match u8::try_from(code) {
+        Ok(2) | Err(_) => 1,
+        Ok(code) => code,
+    }
 }
 
 /// Hands a piece of stdin to the build; a build that doesn't read on closes it.
@@ -115,17 +126,10 @@ async fn end(child: &mut tokio::process::Child, group: Option<u32>) {
     }
 }
 
-/// Notes what `docker build --push` pushed: the names given by `-t`, which the store holds now.
+/// Notes what `docker build --push` pushed, in whatever form it was asked for; the store holds it under the same names now.
 fn note_pushed(context: &Context, arguments: &[String]) {
-    if !arguments
-        .iter()
-        .any(|argument| argument == "--push" || argument == "--push=true")
-    {
-        return;
-    }
-    for name in tags(arguments) {
-        let noted = name.parse::<Reference>().and_then(|name| {
-            let name = name.with_tag(name.tag_or_latest())?;
+    for name in crate::cli::pushed(arguments) {
+        let noted = name.with_tag(name.tag_or_latest()).and_then(|name| {
             let store = context.store()?;
             store
                 .resolve(&name)?
@@ -140,25 +144,14 @@ fn note_pushed(context: &Context, arguments: &[String]) {
     }
 }
 
-fn tags(arguments: &[String]) -> Vec<&str> {
-    let mut tags = Vec::new();
-    let mut left = arguments.iter();
-    while let Some(argument) = left.next() {
-        match argument.as_str() {
-            "-t" | "--tag" => tags.extend(left.next().map(String::as_str)),
-            other => tags.extend(other.strip_prefix("--tag=").or_else(|| other.strip_prefix("-t"))),
-        }
-    }
-    tags
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn tags_in_all_their_forms() {
-        let arguments = ["-t", "a", "--tag", "b:1", "--tag=c", "-td", ".", "--target", "x"].map(str::to_owned);
-        assert_eq!(tags(&arguments), ["a", "b:1", "c", "d"]);
+    fn statuses_are_dockers() {
+        for (raw, code) in [(0, 0), (1 << 8, 1), (2 << 8, 1), (3 << 8, 3), (15, 143)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(raw)), code);
+        }
     }
 }
