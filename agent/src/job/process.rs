@@ -104,6 +104,11 @@ async fn attempt(args: &ProcessArgs, job: &Job, config: Config) -> Result<Record
         return Ok(fault(job, &message));
     }
     let request = request(args, job, config).map_err(CliError::failed)?;
+    if is_outside(&request) {
+        let message = "the buildspec lies outside the source";
+        log.line(message);
+        return Ok(fault(job, message));
+    }
     let finished = run(&request, &log, &secrets, &mut interrupt)
         .await
         .map_err(CliError::failed)?;
@@ -127,6 +132,17 @@ fn check(job: &Job) -> Result<(), String> {
         environment::check_assignment(&variable.name, &variable.value)?;
     }
     Ok(())
+}
+
+/// Whether the buildspec is a file that the source does not hold: an error would show others a part of it.
+fn is_outside(request: &Request) -> bool {
+    match &request.buildspec {
+        BuildspecSource::Inline(_) => false,
+        BuildspecSource::File(path) => {
+            let real = request.source.join(path).canonicalize();
+            real.is_ok_and(|real| !real.starts_with(&request.source))
+        }
+    }
 }
 
 /// A mistake in the buildspec belongs into the job's log, since nobody sees this process's own output.

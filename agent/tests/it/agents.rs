@@ -285,6 +285,26 @@ fn a_hand_written_document_cannot_run_commands_by_a_variables_name() {
 }
 
 #[test]
+fn a_buildspec_outside_the_source_is_not_read() {
+    let workspace = Workspace::new();
+    workspace.write("private", "top: secret\n");
+    std::os::unix::fs::symlink("../private", workspace.path("src/link.yml")).unwrap();
+    let absolute = workspace.path("private").display().to_string();
+    for name in ["../private", &absolute, "link.yml"] {
+        // A directory is copied, so that what is beside it is beside the copy no more.
+        let id = submit(&workspace, &["--buildspec", name]);
+        assert_eq!(workspace.roadstead(&["agent", "--once"]).status, Some(0));
+        let shown = workspace.roadstead(&["jobs", "show", &id]).stdout;
+        let log = workspace.roadstead(&["jobs", "logs", &id]).stdout;
+        assert!(!shown.contains("SUCCEEDED") && !log.contains("secret"), "{shown}{log}");
+        if name == absolute {
+            assert!(shown.contains("the buildspec lies outside the source"), "{shown}");
+        }
+    }
+    workspace.assert_tidy();
+}
+
+#[test]
 fn a_job_through_sqs_from_a_git_repository() {
     let mut workspace = Workspace::new();
     let moto = services::moto();
