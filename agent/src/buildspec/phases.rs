@@ -168,6 +168,7 @@ async fn run_command(
 ) -> Result<PhaseEnd, ShellError> {
     // A block scalar ends in a line feed that is no part of what is said.
     let shown = command.trim_end_matches('\n');
+    log.hide_passwords_of(shown);
     log.line(&format!("Running command {shown}"));
     let ended = shell.run(command, output, interrupt).await?;
     log.end_output();

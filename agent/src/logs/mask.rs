@@ -28,6 +28,13 @@ impl Secrets {
         }
     }
 
+    /// Masks the passwords that a command line gives `docker login` in plain text, before the line itself is shown.
+    pub(crate) fn add_of_command(&self, command: &str) {
+        for password in login_passwords(command) {
+            self.add(password);
+        }
+    }
+
     /// Masks a text that is whole in itself.
     pub(crate) fn mask(&self, text: &str) -> String {
         let mut masker = Masker::new(self.clone());
@@ -36,6 +43,26 @@ impl Secrets {
         masker.flush(&mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
+}
+
+/// Finds what stands after `-p` or `--password` of `docker login`; a variable is no secret by itself.
+fn login_passwords(command: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut words = command.split_whitespace();
+    let mut before = "";
+    let mut in_login = false;
+    while let Some(word) = words.next() {
+        in_login = (in_login && !word.contains(['|', ';', '&'])) || (word == "login" && before.ends_with("docker"));
+        let value = match word {
+            "-p" | "--password" if in_login => words.next(),
+            _ if in_login => word.strip_prefix("--password=").or_else(|| word.strip_prefix("-p=")),
+            _ => None,
+        };
+        let plain = value.map(|value| value.trim_matches(['"', '\'']));
+        found.extend(plain.filter(|value| !value.contains(['$', '`'])));
+        before = word;
+    }
+    found
 }
 
 /// A streaming replacer. What could be the beginning of a secret is held back until more comes or [`Masker::flush`].
@@ -124,6 +151,29 @@ mod tests {
         let secrets = Secrets::default();
         values.iter().for_each(|value| secrets.add(value));
         secrets
+    }
+
+    #[test]
+    fn passwords_on_the_command_line_are_found() {
+        for (command, want) in [
+            ("docker login -u AWS -p hunter22 host", vec!["hunter22"]),
+            (
+                "echo a; docker login --password='s3cret' h && docker push -p x",
+                vec!["s3cret"],
+            ),
+            ("docker login -u x --password \"pw-pw-pw\" h", vec!["pw-pw-pw"]),
+            ("docker login -p $PASSWORD h", vec![]),
+            ("docker login --username AWS --password-stdin h", vec![]),
+            ("mysql -p hunter22", vec![]),
+        ] {
+            assert_eq!(login_passwords(command), want, "{command}");
+        }
+        let secrets = Secrets::default();
+        secrets.add_of_command("docker login -u AWS -p hunter22 host");
+        assert_eq!(
+            secrets.mask("Running command docker login -u AWS -p hunter22 host"),
+            "Running command docker login -u AWS -p *** host"
+        );
     }
 
     #[test]

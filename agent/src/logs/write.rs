@@ -39,6 +39,11 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Masks what a command line holds of passwords, from now on.
+    pub(crate) fn hide_passwords_of(&self, command: &str) {
+        self.inner().secrets.add_of_command(command);
+    }
+
     /// Writes one of the runner's own lines.
     pub(crate) fn line(&self, text: &str) {
         let mut inner = self.inner();
