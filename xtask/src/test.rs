@@ -5,11 +5,14 @@ use crate::error::Result;
 use crate::tools::{self, Need};
 use crate::workspace::cargo;
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 7] = [
     Need::Program("openssl", "openssl"),
     Need::Program("skopeo", "skopeo"),
     Need::Program("umoci", "umoci"),
     Need::Package("busybox-static"),
+    Need::Program("setcap", "libcap2-bin"),
+    Need::Program("ps", "procps"),
+    Need::Program("script", "bsdutils"),
 ];
 
 /// Runs everything; the first failure ends it.
