@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
 use crate::config::RegistriesConfig;
+use crate::copy::{
+    BlobStream, ImageSink as _, RegistryImage, RegistryTarget, Selection, StoreImage, StoreTarget, copy,
+};
 use crate::credentials::{Credential, CredentialStore};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -14,10 +18,11 @@ use crate::manifest::Descriptor;
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::pull::{self, Resolved};
-use crate::push::{self, PushedHow};
+use crate::push::{self, PushedHow, Spool};
 use crate::reference::Reference;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::transport::retry::RetryBudget;
 use crate::transport::{Payload, Request, Transport};
 
 /// Says how a client works.
@@ -33,7 +38,18 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Blobs fetched from a host at once. Uploads are bounded by 4 as well.
     pub max_concurrent_per_host: usize,
+    /// What one whole push or pull may spend on trying again.
+    pub retry_budget: RetryBudget,
+    /// Largest blob that is fetched, in bytes.
+    pub max_layer_size: u64,
+    /// Silence after which a connection that is read from counts as dead.
+    pub stall_timeout: Duration,
+    /// Makes every use of the network an error that names what was missing.
+    pub offline: bool,
 }
+
+/// Larger than any layer ECR takes (52,000 MiB).
+const MAX_LAYER_SIZE: u64 = 64 << 30;
 
 impl Default for ClientOptions {
     fn default() -> Self {
@@ -43,6 +59,10 @@ impl Default for ClientOptions {
             ca_bundle: None,
             user_agent: concat!("roadstead/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_concurrent_per_host: 6,
+            retry_budget: RetryBudget::default(),
+            max_layer_size: MAX_LAYER_SIZE,
+            stall_timeout: Duration::from_secs(60),
+            offline: false,
         }
     }
 }
@@ -69,14 +89,7 @@ impl Client {
     /// # Errors
     /// `CaBundle` when the bundle cannot be used.
     pub fn new(options: ClientOptions) -> Result<Self> {
-        let ClientOptions {
-            registries,
-            credentials,
-            ca_bundle,
-            user_agent,
-            max_concurrent_per_host,
-        } = options;
-        let transport = Transport::new(registries, credentials, ca_bundle, user_agent, max_concurrent_per_host)?;
+        let transport = Transport::new(options)?;
         Ok(Self {
             transport: Arc::new(transport),
         })
@@ -112,12 +125,24 @@ impl Client {
         Err(answer.into_error(&endpoint, operation).await)
     }
 
+    /// Means an image of a registry, to copy it from there.
+    #[must_use]
+    pub fn image(&self, reference: &Reference) -> RegistryImage {
+        RegistryImage::new(&self.transport, reference)
+    }
+
+    /// Means a name in a registry, to copy an image there.
+    #[must_use]
+    pub fn target(&self, reference: &Reference) -> RegistryTarget {
+        RegistryTarget::new(&self.transport, reference)
+    }
+
     /// Finds the image of a name for a platform; fetches its manifest and configuration only.
     ///
     /// # Errors
     /// `NotFound` when there is no such name, `NoPlatform` when the image is not made for the platform.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
-        Box::pin(pull::resolve(&self.transport, reference, platform)).await
+        Box::pin(pull::resolve(&self.image(reference), reference, platform)).await
     }
 
     /// Streams a blob into the store; does nothing when it is there. A broken download goes on where it broke off.
@@ -131,14 +156,8 @@ impl Client {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<()> {
-        Box::pin(pull::fetch_blob(
-            &self.transport,
-            repository,
-            descriptor,
-            store,
-            progress,
-        ))
-        .await
+        let (source, target) = (self.image(repository), StoreTarget::unnamed(store));
+        target.blob(descriptor, &source, progress).await.map(drop)
     }
 
     /// Fetches an image with all its layers, and gives it its name in the store.
@@ -152,7 +171,7 @@ impl Client {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Resolved> {
-        Box::pin(pull::pull(&self.transport, reference, platform, store, progress)).await
+        Box::pin(pull::pull(&self.image(reference), reference, platform, store, progress)).await
     }
 
     /// Brings a blob into a repository: finds it there, has it mounted, or sends it. A blob that is not in the store is
@@ -167,11 +186,29 @@ impl Client {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<PushedHow> {
-        Box::pin(push::push_blob(
-            &self.transport,
-            repository,
-            descriptor,
-            store,
+        let source = StoreImage::described(store, descriptor).fetching(self);
+        self.target(repository).blob(descriptor, &source, progress).await
+    }
+
+    /// Sends content of unknown digest and size while it is being made. Returns its descriptor.
+    ///
+    /// `content` is sent as it comes, and kept by `spool` in case it must be sent again.
+    ///
+    /// # Errors
+    /// As for [`Client::push_blob`]; `SpoolExceeded` when the upload broke after more had been sent than is kept.
+    pub async fn push_stream(
+        &self,
+        repository: &Reference,
+        media_type: &str,
+        content: BlobStream<'_>,
+        spool: Spool,
+        progress: &dyn Progress,
+    ) -> Result<Descriptor> {
+        Box::pin(push::push_stream(
+            &self.target(repository),
+            media_type,
+            content,
+            spool,
             progress,
         ))
         .await
@@ -188,7 +225,10 @@ impl Client {
         target: &Reference,
         progress: &dyn Progress,
     ) -> Result<Digest> {
-        Box::pin(push::push(&self.transport, store, image, target, progress)).await
+        let source = StoreImage::described(store, image).fetching(self);
+        let target = self.target(target).noting_sources(store);
+        let pushed = Box::pin(copy(&source, &target, &Selection::All, progress)).await?;
+        Ok(pushed.digest)
     }
 
     /// Asks what a name means now; `None` when there is no such name.
@@ -196,7 +236,12 @@ impl Client {
     /// # Errors
     /// Anything but a registry that says the name is not there.
     pub async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        Box::pin(pull::head_manifest(&self.transport, reference)).await
+        Box::pin(pull::head_manifest(
+            &self.transport,
+            reference,
+            &self.transport.budget(),
+        ))
+        .await
     }
 }
 

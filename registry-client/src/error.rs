@@ -175,6 +175,84 @@ pub enum RegistryError {
         /// The library's error; most often: no system roots.
         source: Source,
     },
+    /// `registries.toml` forbids the name.
+    #[error("`{name}` is blocked by `{prefix}` in registries.toml")]
+    Blocked {
+        /// The repository.
+        name: String,
+        /// The prefix whose entry forbids it.
+        prefix: String,
+    },
+    /// The network is not to be used.
+    #[error("offline: {operation} needs {host}")]
+    Offline {
+        /// Host and port.
+        host: String,
+        /// What was missing here and would have been asked for.
+        operation: String,
+    },
+    /// A client certificate cannot be used.
+    #[error("cannot use `{}` as a client certificate: {message}", path.display())]
+    ClientCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A login named by `registries.toml` cannot be had.
+    #[error("cannot get the login for {host} that registries.toml names: {message}")]
+    CredentialRule {
+        /// Host and port.
+        host: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The tag means another image, and the repository does not let tags change.
+    #[error("tag `{tag}` of `{repository}` is immutable and means {existing}, not {pushed}")]
+    TagImmutable {
+        /// The tag.
+        tag: String,
+        /// The repository.
+        repository: String,
+        /// What the tag means.
+        existing: Digest,
+        /// What it was to mean.
+        pushed: Digest,
+    },
+    /// The registry has lost an upload, or taken it in part.
+    #[error("{host} broke off {operation}{}", detail_suffix(detail))]
+    UploadLost {
+        /// Host and port.
+        host: String,
+        /// What was being done.
+        operation: String,
+        /// What the registry said.
+        detail: String,
+    },
+    /// Content that was sent while it was made cannot be sent again.
+    #[error("{operation} failed and cannot be repeated: more than the {limit} bytes that are kept had been sent")]
+    SpoolExceeded {
+        /// What was being done.
+        operation: String,
+        /// What is kept, in bytes.
+        limit: u64,
+        /// What failed.
+        source: Box<Self>,
+    },
+    /// A call of Amazon ECR's API failed.
+    #[error("cannot {operation}: {message}")]
+    EcrCall {
+        /// What was tried.
+        operation: String,
+        /// AWS's error code; empty when there was no answer.
+        code: String,
+        /// What AWS answered.
+        message: String,
+        /// The permission that the call takes.
+        permission: &'static str,
+        /// Whether the same call may succeed later.
+        transient: bool,
+    },
     /// No connection.
     #[error("cannot reach registry {host}: {problem}")]
     Connect {
@@ -358,7 +436,8 @@ impl RegistryError {
                         | ConnectProblem::Other
                 )
             }
-            Self::Interrupted { .. } => true,
+            Self::Interrupted { .. } | Self::UploadLost { .. } => true,
+            Self::EcrCall { transient, .. } => *transient,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             _ => false,
         }
@@ -368,6 +447,13 @@ impl RegistryError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    fn permission(&self) -> Option<&'static str> {
+        match self {
+            Self::EcrCall { permission, .. } => Some(permission),
             _ => None,
         }
     }
@@ -403,6 +489,20 @@ impl RegistryError {
             Self::EcrToken { .. } => {
                 Some("check the AWS credentials, the region, and the permission `ecr:GetAuthorizationToken`".to_owned())
             }
+            Self::EcrCall { permission, code, .. } if code.contains("AccessDenied") => {
+                Some(format!("the caller needs the permission `{permission}`"))
+            }
+            Self::EcrCall { .. } => Some(format!(
+                "check the AWS credentials, the region, and the permission `{permission}`",
+                permission = self.permission().unwrap_or_default()
+            )),
+            Self::Offline { .. } => Some(
+                "bring it here by `roadstead bundle create` on a machine with a network and `roadstead bundle load`, or go without `--offline`"
+                    .to_owned(),
+            ),
+            Self::Blocked { .. } => Some("use another image, or have the entry changed".to_owned()),
+            Self::TagImmutable { .. } => Some("push under a new tag".to_owned()),
+            Self::BlobTooLarge { .. } => Some("raise the limit by `--max-layer-size` if the image is trusted".to_owned()),
             Self::NotRegistry { .. } => Some("check the host, and a proxy on the way".to_owned()),
             Self::Status { status: 429, .. } => Some("the registry limits the rate; try again later".to_owned()),
             Self::Status { status: 413, .. } => {

@@ -1,17 +1,20 @@
 //! OCI registry client of Roadstead: names, credentials, streaming pull and push, OCI layout on disk, Amazon ECR.
 //!
 //! ```text
-//! client -> pull | push/{one_patch} -> transport -> credentials, ecr -> config; store | manifest -> digest
+//! client -> copy -> pull | push/{one_patch, chunks, ecr_parts} -> transport -> credentials, ecr -> config
+//!                   store -> files; manifest -> digest
 //! ```
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod config;
+mod copy;
 mod credentials;
 mod digest;
 pub mod ecr;
 mod error;
+mod files;
 mod image_config;
 mod manifest;
 mod platform;
@@ -26,7 +29,11 @@ mod test_dir;
 mod transport;
 
 pub use client::{Client, ClientOptions};
-pub use config::{Location, RegistriesConfig};
+pub use config::{CredentialRule, Explanation, Location, RegistriesConfig, UploadKind};
+pub use copy::{
+    BlobStream, ImageSink, ImageSource, RegistryImage, RegistryTarget, Selection, StoreImage, StoreTarget, copy,
+    read_small,
+};
 pub use credentials::{CredentialStore, login, logout};
 pub use digest::{Digest, DigestWriter};
 pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
@@ -35,7 +42,8 @@ pub use manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
 pub use platform::Platform;
 pub use progress::{BlobEvent, NoProgress, Progress};
 pub use pull::Resolved;
-pub use push::PushedHow;
+pub use push::{PushedHow, Spool};
 pub use reference::Reference;
 pub use secret::Secret;
-pub use store::{BlobWriter, Store};
+pub use store::{BlobWriter, Claim, Store};
+pub use transport::retry::RetryBudget;

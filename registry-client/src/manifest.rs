@@ -55,6 +55,12 @@ pub mod media_type {
         matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
     }
 
+    /// Tells whether the type is an image configuration of OCI or docker.
+    #[must_use]
+    pub fn is_config(media_type: &str) -> bool {
+        matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+    }
+
     /// Tells whether a layer of this type is fetched from its vendor and never pushed.
     #[must_use]
     pub fn is_foreign_layer(media_type: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Telling somebody how blobs are coming along.
 
 use crate::digest::Digest;
+use crate::manifest::Descriptor;
 use crate::reference::Reference;
 
 /// What happens to a blob on its way.
@@ -25,10 +26,12 @@ pub enum BlobEvent {
     },
     /// It has arrived.
     Done,
-    /// Something went wrong and is tried again. An upload starts over: what has advanced does not count any more.
+    /// Something went wrong and is tried again.
     Retrying {
         /// What went wrong.
         reason: String,
+        /// Bytes that still count; what has advanced beyond them is sent or fetched again.
+        from: u64,
     },
 }
 
@@ -36,6 +39,11 @@ pub enum BlobEvent {
 pub trait Progress: Send + Sync {
     /// Takes an event.
     fn blob(&self, digest: &Digest, event: BlobEvent);
+
+    /// Takes the list of blobs that are about to move, or to be found in place.
+    fn plan(&self, blobs: &[Descriptor]) {
+        let _ = blobs;
+    }
 }
 
 /// Takes all events and shows none.

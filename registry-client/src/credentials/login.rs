@@ -131,7 +131,8 @@ fn write(dir: &Path, path: &Path, config: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::CredentialStore;
+    use crate::config::RegistriesConfig;
+    use crate::credentials::{CredentialStore, Lookup};
     use crate::test_dir::TestDir;
 
     const ECR: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
@@ -153,11 +154,13 @@ mod tests {
         let mode = fs::metadata(dir.path().join(FILE_NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let store = CredentialStore::new(Some(dir.path().to_owned()));
-        let found = store
-            .find(&format!("{ECR}/app").parse().unwrap(), None)
-            .await
-            .unwrap()
-            .unwrap();
+        let name = format!("{ECR}/app").parse().unwrap();
+        let lookup = Lookup {
+            name: &name,
+            location: &RegistriesConfig::empty().locate(&name).unwrap(),
+            ca: None,
+        };
+        let found = store.find(lookup).await.unwrap().unwrap();
         assert_eq!((found.user.as_str(), found.secret.expose()), ("AWS", "pa:ss"));
         assert_eq!(
             (logout(dir.path(), ECR).unwrap(), logout(dir.path(), ECR).unwrap()),

@@ -7,6 +7,7 @@
 mod ecr_tokens;
 mod helper;
 mod login;
+mod rule;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 pub use login::{login, logout};
 
+use crate::config::Location;
 use crate::error::{RegistryError, Result};
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -42,9 +44,22 @@ pub(crate) struct Credential {
 /// Finds logins. Cheap to clone; clones share the tokens fetched.
 #[derive(Clone, Debug)]
 pub struct CredentialStore {
+    /// Docker's configuration directory of the job, whose own logins come first.
+    job: Option<PathBuf>,
     directory: Option<PathBuf>,
     #[cfg(feature = "ecr")]
     ecr_tokens: ecr_tokens::EcrTokens,
+}
+
+/// What a login is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lookup<'a> {
+    /// The name the user wrote.
+    pub(crate) name: &'a Reference,
+    /// The place it leads to.
+    pub(crate) location: &'a Location,
+    /// Certificates to trust when AWS is asked.
+    pub(crate) ca: Option<&'a Path>,
 }
 
 /// What of docker's `config.json` matters here.
@@ -89,58 +104,136 @@ impl CredentialStore {
             .or_else(|| variable("DOCKER_CONFIG"))
             .or_else(|| variable("HOME").map(|home| home.join(".docker")));
         Self {
+            job: None,
             directory,
             #[cfg(feature = "ecr")]
             ecr_tokens: ecr_tokens::EcrTokens::default(),
         }
     }
 
-    /// Finds the login for a repository; `None` means anonymous.
-    ///
-    /// Order: the credential helper named for the host, a login in the file (the longest path first), the general helper,
-    /// Amazon ECR by the host's name.
+    /// Puts the logins of a job, kept in a docker configuration directory of its own, before all others.
+    #[must_use]
+    pub fn with_job(mut self, directory: PathBuf) -> Self {
+        self.job = Some(directory);
+        self
+    }
+
+    /// Keeps tokens of Amazon ECR in a directory, so that processes share them. Its files are for their owner alone.
+    #[must_use]
     #[cfg_attr(
         not(feature = "ecr"),
-        expect(unused_variables, reason = "only AWS is asked over https from here")
+        expect(unused_variables, reason = "without ECR there are no tokens")
     )]
-    pub(crate) async fn find(&self, name: &Reference, ca: Option<&Path>) -> Result<Option<Credential>> {
-        if let Some(found) = self.find_stored(name.registry(), Some(name.repository())).await? {
-            return Ok(Some(found));
-        }
+    pub fn with_token_directory(self, directory: PathBuf) -> Self {
         #[cfg(feature = "ecr")]
-        return self.ecr_tokens.find(name.registry(), ca).await;
-        #[cfg(not(feature = "ecr"))]
-        Ok(None)
-    }
-
-    /// Finds a stored login for a host alone, as for a mirror with an account of its own.
-    pub(crate) async fn find_for_host(&self, host: &str) -> Result<Option<Credential>> {
-        self.find_stored(host, None).await
-    }
-
-    async fn find_stored(&self, host: &str, repository: Option<&str>) -> Result<Option<Credential>> {
-        let Some(path) = self.directory.as_ref().map(|directory| directory.join(FILE_NAME)) else {
-            return Ok(None);
+        return Self {
+            ecr_tokens: ecr_tokens::EcrTokens::in_directory(directory),
+            ..self
         };
-        let config = read_config(&path)?;
-        let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host };
-        if let Some(helper) = config.helpers.get(host).or_else(|| config.helpers.get(server)) {
-            return helper::get(helper, server).await;
-        }
-        for key in keys_by_length(host, repository) {
-            let entry = config
-                .auths
-                .iter()
-                .find(|(name, _)| normal_key(name) == key)
-                .map(|(_, entry)| entry);
-            if let Some(credential) = entry.map(|entry| read_entry(entry, &key, &path)).transpose()?.flatten() {
-                return Ok(Some(credential));
+        #[cfg(not(feature = "ecr"))]
+        self
+    }
+
+    /// Finds the login for a repository; `None` means anonymous.
+    ///
+    /// Order: the job's own login, `registries.toml`, docker's `config.json`, Amazon ECR by the host's name. In
+    /// `config.json`: the credential helper named for the host, a login in the file (the longest path first), the general
+    /// helper. Each step is told to the log at level debug, without its secret.
+    pub(crate) async fn find(&self, lookup: Lookup<'_>) -> Result<Option<Credential>> {
+        let host = lookup.name.registry();
+        if let Some(job) = &self.job {
+            let found = find_named(job, lookup).await?;
+            tell(host, "the job's own login", found.as_ref());
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        match &config.store {
-            Some(helper) if !helper.is_empty() => helper::get(helper, server).await,
-            _ => Ok(None),
+        if let Some(rule) = &lookup.location.credential {
+            let found = rule::apply(rule, &lookup.location.host).await?;
+            tell(host, "registries.toml", found.as_ref());
+            return Ok(found);
         }
+        tracing::debug!("credentials for {host}: registries.toml names none");
+        if let Some(directory) = &self.directory {
+            let found = find_named(directory, lookup).await?;
+            tell(host, "docker's config.json", found.as_ref());
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        #[cfg(feature = "ecr")]
+        for host in hosts(lookup) {
+            if let Some(found) = self.ecr_tokens.find(host, lookup.ca).await? {
+                tell(host, "Amazon ECR by the host's name", Some(&found));
+                return Ok(Some(found));
+            }
+        }
+        tracing::debug!("credentials for {host}: none, so anonymous");
+        Ok(None)
+    }
+}
+
+fn tell(host: &str, step: &str, found: Option<&Credential>) {
+    match found {
+        Some(found) => tracing::debug!(
+            "credentials for {host}: {step}: user `{}`",
+            crate::digest::shorten(&found.user)
+        ),
+        None => tracing::debug!("credentials for {host}: {step}: none"),
+    }
+}
+
+/// The host the user wrote, and the one it leads to when that is another.
+fn hosts(lookup: Lookup<'_>) -> impl Iterator<Item = &str> {
+    let written = lookup.name.registry();
+    let there = Some(lookup.location.host.as_str()).filter(|there| *there != written);
+    std::iter::once(written).chain(there)
+}
+
+/// Looks a login up under the name the user wrote, since `docker login` was made for it, and then under the place it leads
+/// to, which may have an account of its own.
+async fn find_named(directory: &Path, lookup: Lookup<'_>) -> Result<Option<Credential>> {
+    let config = read_config(&directory.join(FILE_NAME))?;
+    let mut repository = Some(lookup.name.repository());
+    for host in hosts(lookup) {
+        let found = find_stored(&config, &directory.join(FILE_NAME), host, repository).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        repository = Some(&lookup.location.repository);
+    }
+    Ok(None)
+}
+
+async fn find_stored(
+    config: &DockerConfig,
+    path: &Path,
+    host: &str,
+    repository: Option<&str>,
+) -> Result<Option<Credential>> {
+    let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host };
+    let keys = keys_by_length(host, repository);
+    if let Some(helper) = keys
+        .iter()
+        .map(String::as_str)
+        .chain([server])
+        .find_map(|key| config.helpers.get(key))
+    {
+        return helper::get(helper, server).await;
+    }
+    for key in keys {
+        let entry = config
+            .auths
+            .iter()
+            .find(|(name, _)| normal_key(name) == key)
+            .map(|(_, entry)| entry);
+        if let Some(credential) = entry.map(|entry| read_entry(entry, &key, path)).transpose()?.flatten() {
+            return Ok(Some(credential));
+        }
+    }
+    match &config.store {
+        Some(helper) if !helper.is_empty() => helper::get(helper, server).await,
+        _ => Ok(None),
     }
 }
 
@@ -272,13 +365,25 @@ fn credential(user: String, password: String, identity: Option<String>) -> Crede
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RegistriesConfig;
     use crate::test_dir::TestDir;
+
+    async fn find_in(store: &CredentialStore, name: &str) -> Result<Option<Credential>> {
+        let name: Reference = name.parse().unwrap();
+        let location = RegistriesConfig::empty().locate(&name).unwrap();
+        let lookup = Lookup {
+            name: &name,
+            location: &location,
+            ca: None,
+        };
+        store.find(lookup).await
+    }
 
     async fn find(json: &str, name: &str) -> Result<Option<(String, String)>> {
         let dir = TestDir::new("credentials");
         std::fs::write(dir.path().join(FILE_NAME), json).unwrap();
         let store = CredentialStore::new(Some(dir.path().to_owned()));
-        let found = store.find(&name.parse().unwrap(), None).await?;
+        let found = find_in(&store, name).await?;
         Ok(found.map(|credential| (credential.user, credential.secret.expose().to_owned())))
     }
 
@@ -325,8 +430,28 @@ mod tests {
         let json = r#"{"auths":{"r.example":{"auth":"dTo=","identitytoken":"t"}}}"#;
         std::fs::write(dir.path().join(FILE_NAME), json).unwrap();
         let store = CredentialStore::new(Some(dir.path().to_owned()));
-        let found = store.find_for_host("r.example").await.unwrap().unwrap();
+        let found = find_in(&store, "r.example/app").await.unwrap().unwrap();
         assert_eq!((found.is_identity_token, found.secret.expose()), (true, "t"));
-        assert_eq!(store.find_for_host("other.example").await.unwrap(), None);
+        assert_eq!(find_in(&store, "other.example/app").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_job_s_own_login_comes_first_and_the_machine_s_serves_the_rest() {
+        let (job, machine) = (TestDir::new("job-login"), TestDir::new("machine-login"));
+        login(job.path(), "a.example", "job", &Secret::new("1")).unwrap();
+        login(machine.path(), "a.example", "machine", &Secret::new("2")).unwrap();
+        login(machine.path(), "b.example", "machine", &Secret::new("3")).unwrap();
+        let store = CredentialStore::new(Some(machine.path().to_owned())).with_job(job.path().to_owned());
+        for (name, user) in [("a.example/x", "job"), ("b.example/x", "machine")] {
+            assert_eq!(find_in(&store, name).await.unwrap().unwrap().user, user);
+        }
+    }
+
+    #[tokio::test]
+    async fn helpers_may_be_named_for_a_path() {
+        let json = r#"{"auths":{"r.example":{"username":"u","password":"p"}},"credHelpers":{"r.example/team":"roadstead-absent"}}"#;
+        assert_eq!(find(json, "r.example/app").await.unwrap(), pair("u", "p"));
+        let error = find(json, "r.example/team/app").await.unwrap_err();
+        assert!(matches!(error, RegistryError::CredentialHelper { .. }), "{error}");
     }
 }

@@ -1,190 +1,178 @@
-//! Getting one blob: streamed into the store, and taken up again where it broke off.
-
-use std::io::Write as _;
+//! Reading one blob of a registry as a stream that is taken up again where it broke off, at the next place if need be.
 
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
-use tokio::sync::mpsc;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::digest::Digest;
+use crate::copy::{BlobStream, RegistryImage};
 use crate::error::{RegistryError, Result};
 use crate::manifest::Descriptor;
 use crate::progress::{BlobEvent, Progress};
-use crate::reference::Reference;
-use crate::store::{BlobWriter, Store};
 use crate::transport::answer::{interrupted, next_chunk};
-use crate::transport::retry::{delay, retry};
 use crate::transport::{Answer, Direction, Endpoint, Payload, Request, Transport};
 
-/// Pieces on their way from the network to the disk. A piece is at most a few hundred KiB, and six blobs come at once: a
-/// longer queue would show in the peak memory wherever the disk is the slower one.
-const QUEUE: usize = 4;
 /// A download that moved on by this much has its tries given back. Less would let a server keep us busy for ever.
 const PROGRESS_THAT_COUNTS: u64 = 1024 * 1024;
 
-/// Streams a blob into the store; does nothing when it is there.
-pub(crate) async fn fetch_blob(
-    transport: &Transport,
-    name: &Reference,
-    descriptor: &Descriptor,
-    store: &Store,
-    progress: &dyn Progress,
-) -> Result<()> {
-    if store.blob_size(&descriptor.digest) == Some(descriptor.size) {
-        progress.blob(&descriptor.digest, BlobEvent::Exists);
-        return Ok(());
+/// Opens a blob at its beginning.
+///
+/// The stream ends after exactly the descriptor's size, or with an error. What it carries is not checked here.
+pub(crate) async fn open_blob<'a>(
+    image: &'a RegistryImage,
+    descriptor: &'a Descriptor,
+    progress: &'a dyn Progress,
+) -> Result<BlobStream<'a>> {
+    let limit = image.transport.options().max_layer_size;
+    if descriptor.size > limit {
+        return Err(RegistryError::BlobTooLarge {
+            digest: descriptor.digest.clone(),
+            size: descriptor.size,
+            limit,
+        });
     }
-    let endpoint = transport.endpoint(name)?;
-    let slot = transport.slot(&endpoint, Direction::Download).await?;
-    progress.blob(&descriptor.digest, BlobEvent::Started { total: descriptor.size });
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let writer = store.writer()?;
-    let path = store.blob_path(&descriptor.digest);
-    // Hashing and writing are done on a thread of their own; dropping the sender ends it.
-    let disk = tokio::task::spawn_blocking(move || write_all(writer, receiver));
-    let mut download = Download {
-        transport,
-        endpoint: &endpoint,
+    let download = Download {
+        image,
         descriptor,
         progress,
-        sender,
+        operation: format!("the pull of blob {}", descriptor.digest),
+        places: image.transport.places(&image.reference)?,
+        place: 0,
+        open: None,
         received: 0,
+        attempt: 1,
+        mark: 0,
     };
-    let received = download.run().await;
-    drop(download);
-    drop(slot);
-    let stopped = |_| RegistryError::Stopped {
-        operation: "writing a blob",
-    };
-    // A full disk is the cause, a download that could not go on its consequence.
-    let writer = disk
-        .await
-        .map_err(stopped)?
-        .map_err(|error| RegistryError::io("write", &path, error))?;
-    received?;
-    let (digest, size) = (descriptor.digest.clone(), descriptor.size);
-    let commit = tokio::task::spawn_blocking(move || writer.commit_expecting(&digest, Some(size)));
-    commit.await.map_err(stopped)??;
-    progress.blob(&descriptor.digest, BlobEvent::Done);
-    Ok(())
-}
-
-/// Gets a small blob into memory.
-pub(crate) async fn read_blob(
-    transport: &Transport,
-    endpoint: &Endpoint,
-    descriptor: &Descriptor,
-    limit: u64,
-) -> Result<Vec<u8>> {
-    let operation = format!("the pull of blob {}", descriptor.digest);
-    let bytes = retry(
-        |_| (),
-        || async {
-            let answer = request_blob(transport, endpoint, descriptor, &operation, 0).await?;
-            answer.bytes(endpoint, &operation, limit.min(descriptor.size)).await
+    // The first answer is waited for, so that a blob that is not there is an error of the opening.
+    let first = Box::pin(advance(download)).await?;
+    Ok(Box::pin(futures_util::stream::try_unfold(
+        Step::Piece(first),
+        |step| async move {
+            let (piece, download) = match step {
+                Step::Piece(Some(next)) => next,
+                Step::Piece(None) => return Ok(None),
+                Step::More(download) => match Box::pin(advance(download)).await? {
+                    Some(next) => next,
+                    None => return Ok(None),
+                },
+            };
+            Ok(Some((piece, Step::More(download))))
         },
-    )
-    .await?;
-    let what = format!("blob {} sent by {}", descriptor.digest, endpoint.label());
-    if bytes.len() as u64 != descriptor.size {
-        return Err(RegistryError::SizeMismatch {
-            what,
-            expected: descriptor.size,
-            actual: bytes.len() as u64,
-        });
-    }
-    let actual = Digest::of(&bytes);
-    if actual != descriptor.digest {
-        return Err(RegistryError::DigestMismatch {
-            what,
-            expected: descriptor.digest.clone(),
-            actual,
-        });
-    }
-    Ok(bytes)
+    )))
 }
 
-fn write_all(mut writer: BlobWriter, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<BlobWriter> {
-    while let Some(piece) = pieces.blocking_recv() {
-        writer.write_all(&piece)?;
-    }
-    Ok(writer)
+enum Step<'a> {
+    Piece(Option<(Bytes, Download<'a>)>),
+    More(Download<'a>),
+}
+
+async fn advance(mut download: Download<'_>) -> Result<Option<(Bytes, Download<'_>)>> {
+    Ok(download.next().await?.map(|piece| (piece, download)))
 }
 
 struct Download<'a> {
-    transport: &'a Transport,
-    endpoint: &'a Endpoint,
+    image: &'a RegistryImage,
     descriptor: &'a Descriptor,
     progress: &'a dyn Progress,
-    sender: mpsc::Sender<Bytes>,
-    /// Bytes handed to the disk; a new try goes on from here.
+    operation: String,
+    /// Mirrors first.
+    places: Vec<Endpoint>,
+    place: usize,
+    open: Option<Open>,
+    /// Bytes handed on; a new try goes on from here.
     received: u64,
+    attempt: u32,
+    /// Where the tries were last given back.
+    mark: u64,
+}
+
+/// An answer that is being read, and the right to do so.
+struct Open {
+    answer: Answer,
+    /// What a server that does not know ranges sends again.
+    skip: u64,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Download<'_> {
-    async fn run(&mut self) -> Result<()> {
-        let (mut attempt, mut mark) = (1, 0);
+    /// Returns the next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let Err(error) = self.once().await else { return Ok(()) };
-            if self.received >= mark + PROGRESS_THAT_COUNTS {
-                (attempt, mark) = (1, self.received);
+            match self.piece().await {
+                Ok(Some(piece)) if piece.is_empty() => {}
+                Ok(piece) => return Ok(piece),
+                Err(error) => {
+                    self.open = None;
+                    self.recover(error).await?;
+                }
             }
-            let Some(delay) = delay(&error, attempt) else {
-                return Err(error);
-            };
-            tracing::debug!(%error, attempt, received = self.received, "taking up a blob again");
-            self.progress.blob(
-                &self.descriptor.digest,
-                BlobEvent::Retrying {
-                    reason: error.to_string(),
-                },
-            );
-            tokio::time::sleep(delay).await;
-            attempt += 1;
         }
     }
 
-    /// Gets what is missing. A connection that ends early is an error that can be tried again.
-    async fn once(&mut self) -> Result<()> {
-        let operation = format!("the pull of blob {}", self.descriptor.digest);
-        let mut answer = request_blob(
-            self.transport,
-            self.endpoint,
-            self.descriptor,
-            &operation,
-            self.received,
-        )
-        .await?;
-        // A server that does not know ranges starts from the beginning.
-        let mut skip = if answer.status() == 206 { 0 } else { self.received };
-        while let Some(mut piece) = next_chunk(&mut answer.response, self.endpoint, &operation).await? {
-            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
-            skip -= skipped as u64;
-            let piece = piece.split_off(skipped);
-            let total = self.received + piece.len() as u64;
-            if total > self.descriptor.size {
-                let what = format!("blob {} sent by {}", self.descriptor.digest, self.endpoint.label());
-                return Err(RegistryError::SizeMismatch {
-                    what,
-                    expected: self.descriptor.size,
-                    actual: total,
-                });
+    async fn piece(&mut self) -> Result<Option<Bytes>> {
+        let endpoint = &self.places[self.place];
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let slot = self.image.transport.slot(endpoint, Direction::Download).await?;
+                let answer = self.request(endpoint).await?;
+                let skip = if answer.status() == 206 { 0 } else { self.received };
+                self.open.insert(Open {
+                    answer,
+                    skip,
+                    _slot: slot,
+                })
             }
-            if piece.is_empty() {
-                continue;
+        };
+        let Some(mut piece) = next_chunk(&mut open.answer.response, endpoint, &self.operation).await? else {
+            if self.received < self.descriptor.size {
+                return Err(interrupted(endpoint, &self.operation, None));
             }
-            let bytes = piece.len() as u64;
-            self.sender.send(piece).await.map_err(|_| RegistryError::Stopped {
-                operation: "writing a blob",
-            })?;
-            self.received = total;
-            self.progress
-                .blob(&self.descriptor.digest, BlobEvent::Advanced { bytes });
+            return Ok(None);
+        };
+        let skipped = usize::try_from(open.skip).unwrap_or(usize::MAX).min(piece.len());
+        open.skip -= skipped as u64;
+        let piece = piece.split_off(skipped);
+        let total = self.received + piece.len() as u64;
+        if total > self.descriptor.size {
+            return Err(RegistryError::SizeMismatch {
+                what: format!("blob {} sent by {}", self.descriptor.digest, endpoint.label()),
+                expected: self.descriptor.size,
+                actual: total,
+            });
         }
-        if self.received < self.descriptor.size {
-            return Err(interrupted(self.endpoint, &operation, None));
+        self.received = total;
+        Ok(Some(piece))
+    }
+
+    async fn request(&self, endpoint: &Endpoint) -> Result<Answer> {
+        let transport = &self.image.transport;
+        request_blob(transport, endpoint, self.descriptor, &self.operation, self.received).await
+    }
+
+    /// Waits before another try, or turns to the next place; an error when there is none.
+    async fn recover(&mut self, error: RegistryError) -> Result<()> {
+        if self.place + 1 < self.places.len() {
+            super::tell_mirror(&self.places[self.place], &error);
+            self.place += 1;
+            return Ok(());
         }
+        if self.received >= self.mark + PROGRESS_THAT_COUNTS {
+            (self.attempt, self.mark) = (1, self.received);
+        }
+        let Some(delay) = self.image.budget.delay(&error, self.attempt) else {
+            return Err(error);
+        };
+        tracing::debug!(%error, attempt = self.attempt, received = self.received, "taking up a blob again");
+        self.progress.blob(
+            &self.descriptor.digest,
+            BlobEvent::Retrying {
+                reason: error.to_string(),
+                from: self.received,
+            },
+        );
+        tokio::time::sleep(delay).await;
+        self.attempt += 1;
         Ok(())
     }
 }
@@ -215,6 +203,7 @@ async fn request_blob(
     };
     let answer = transport.send(endpoint, request).await?;
     match answer.status().as_u16() {
+        200 if answer.is_web_page() => Err(answer.into_error(endpoint, operation).await),
         200 => Ok(answer),
         206 if position > 0 && answer.header(CONTENT_RANGE).and_then(range_start) == Some(position) => Ok(answer),
         206 => Err(protocol(endpoint, operation, "another range than the one asked for")),

@@ -2,14 +2,13 @@
 
 mod blob;
 
-use futures_util::TryStreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, HeaderMap, HeaderValue};
 
-pub(crate) use blob::{fetch_blob, read_blob};
+pub(crate) use blob::open_blob;
 
+use crate::copy::{RegistryImage, Selection, StoreTarget, copy, read_small};
 use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
 use crate::image_config::{CONFIG_LIMIT, ImageConfig};
@@ -18,7 +17,7 @@ use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::store::Store;
-use crate::transport::retry::retry;
+use crate::transport::retry::{Budget, retry};
 use crate::transport::{Answer, Endpoint, Payload, Request, Transport};
 
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -47,44 +46,34 @@ pub struct Resolved {
 }
 
 /// Finds the image of a name for a platform.
-pub(crate) async fn resolve(transport: &Transport, reference: &Reference, platform: &Platform) -> Result<Resolved> {
-    let endpoint = transport.endpoint(reference)?;
-    let wanted = reference
-        .digest()
-        .map_or_else(|| reference.tag_or_latest().to_owned(), Digest::to_string);
-    let (mut descriptor, mut bytes) = get_manifest(transport, &endpoint, reference, &wanted).await?;
+pub(crate) async fn resolve(image: &RegistryImage, reference: &Reference, platform: &Platform) -> Result<Resolved> {
+    let label = reference.to_string();
+    let (mut descriptor, mut bytes) = root(image).await?;
     let mut index = None;
     for _ in 0..NESTING_LIMIT {
         if !media_type::is_index(&descriptor.media_type) {
             break;
         }
-        let chosen = choose(&Index::parse(&bytes)?, reference, platform)?;
-        let child = get_manifest(transport, &endpoint, reference, &chosen.digest.to_string()).await?;
-        if child.0.size != chosen.size {
-            let what = format!("manifest {} of `{reference}`", chosen.digest);
-            return Err(RegistryError::SizeMismatch {
-                what,
-                expected: chosen.size,
-                actual: child.0.size,
-            });
-        }
-        index.get_or_insert((descriptor, bytes));
-        (descriptor, bytes) = child;
+        let chosen = choose(&Index::parse(&bytes)?, &label, platform)?;
+        let child = manifest(image, &chosen).await?;
+        index.get_or_insert((descriptor, bytes.to_vec()));
+        let kind = detect_media_type(&child, Some(&chosen.media_type))?;
+        descriptor = Descriptor::new(&kind, chosen.digest, chosen.size);
         descriptor.platform = chosen.platform;
+        bytes = child;
     }
     let manifest = Manifest::parse(&bytes)?;
-    let config_bytes = read_blob(transport, &endpoint, &manifest.config, CONFIG_LIMIT).await?;
+    let config_bytes = read_small(image, &manifest.config, CONFIG_LIMIT).await?;
     let config = ImageConfig::parse(&config_bytes)?;
     if index.is_none() {
-        check_platform(reference, platform, &config)?;
+        check_platform(&label, platform, &config)?;
     }
-    let reference = reference.clone();
     Ok(Resolved {
-        reference,
+        reference: reference.clone(),
         index,
         descriptor,
         manifest,
-        manifest_bytes: bytes,
+        manifest_bytes: bytes.to_vec(),
         config,
         config_bytes,
     })
@@ -92,44 +81,34 @@ pub(crate) async fn resolve(transport: &Transport, reference: &Reference, platfo
 
 /// Gets an image with all its blobs, and gives it its name in the store.
 pub(crate) async fn pull(
-    transport: &Transport,
+    image: &RegistryImage,
     reference: &Reference,
     platform: &Platform,
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Resolved> {
-    let resolved = resolve(transport, reference, platform).await?;
-    let mut layers = Vec::new();
-    // The number at once is bounded by the slots of the host.
-    let mut running: FuturesUnordered<BoxFuture<'_, Result<()>>> = FuturesUnordered::new();
-    for layer in &resolved.manifest.layers {
-        if !media_type::is_foreign_layer(&layer.media_type) && !layers.contains(&layer) {
-            running.push(Box::pin(fetch_blob(transport, reference, layer, store, progress)));
-            layers.push(layer);
-        }
-    }
-    while running.try_next().await?.is_some() {}
-    drop(running);
+    let resolved = resolve(image, reference, platform).await?;
+    let fixed = image.fixed(&resolved.descriptor.digest);
+    store.put(&resolved.config_bytes)?;
+    copy(&fixed, &StoreTarget::unnamed(store), &Selection::All, progress).await?;
     if let Some((_, bytes)) = &resolved.index {
         store.put(bytes)?;
-    }
-    store.put(&resolved.config_bytes)?;
-    store.put(&resolved.manifest_bytes)?;
-    for layer in layers.into_iter().chain([&resolved.manifest.config]) {
-        store.add_source(&layer.digest, reference)?;
     }
     store.tag(reference, &resolved.descriptor)?;
     Ok(resolved)
 }
 
 /// Asks what a name means now, without fetching it; `None` when there is no such name.
-pub(crate) async fn head_manifest(transport: &Transport, reference: &Reference) -> Result<Option<Descriptor>> {
+pub(crate) async fn head_manifest(
+    transport: &Transport,
+    reference: &Reference,
+    budget: &Budget,
+) -> Result<Option<Descriptor>> {
     let endpoint = transport.endpoint(reference)?;
-    let wanted = reference
-        .digest()
-        .map_or_else(|| reference.tag_or_latest().to_owned(), Digest::to_string);
+    let wanted = wanted(reference);
     let operation = format!("the look-up of `{reference}`");
     let answer = retry(
+        budget,
         |_| (),
         || async {
             let answer = request_manifest(transport, &endpoint, Method::HEAD, &wanted, &operation).await?;
@@ -153,8 +132,66 @@ pub(crate) async fn head_manifest(transport: &Transport, reference: &Reference) 
             Ok(Some(Descriptor::new(&kind, digest, size)))
         }
         // A registry that leaves the headers out must send the manifest itself.
-        _ => Ok(Some(get_manifest(transport, &endpoint, reference, &wanted).await?.0)),
+        _ => {
+            let (descriptor, _) = get_manifest(transport, &endpoint, reference, &wanted, budget).await?;
+            Ok(Some(descriptor))
+        }
     }
+}
+
+/// Names a manifest in a URL.
+fn wanted(reference: &Reference) -> String {
+    reference
+        .digest()
+        .map_or_else(|| reference.tag_or_latest().to_owned(), Digest::to_string)
+}
+
+/// Gets what the name means, and its bytes.
+pub(crate) async fn root(image: &RegistryImage) -> Result<(Descriptor, Bytes)> {
+    get_from_places(image, &wanted(&image.reference)).await
+}
+
+/// Gets a manifest by its digest.
+pub(crate) async fn manifest(image: &RegistryImage, descriptor: &Descriptor) -> Result<Bytes> {
+    let (found, bytes) = get_from_places(image, &descriptor.digest.to_string()).await?;
+    if found.size == descriptor.size {
+        return Ok(bytes);
+    }
+    Err(RegistryError::SizeMismatch {
+        what: format!("manifest {} of `{}`", descriptor.digest, image.reference),
+        expected: descriptor.size,
+        actual: found.size,
+    })
+}
+
+/// Asks the mirrors in order, then the place itself.
+async fn get_from_places(image: &RegistryImage, wanted: &str) -> Result<(Descriptor, Bytes)> {
+    if let Some(known) = wanted.parse().ok().and_then(|digest| image.known(&digest)) {
+        return Ok(known);
+    }
+    let found = ask_places(image, wanted).await?;
+    image.note(&found.0, &found.1);
+    Ok(found)
+}
+
+async fn ask_places(image: &RegistryImage, wanted: &str) -> Result<(Descriptor, Bytes)> {
+    let mut places = image.transport.places(&image.reference)?;
+    let last = places.pop().ok_or(RegistryError::Stopped {
+        operation: "finding the registry",
+    })?;
+    for mirror in &places {
+        // Beside a mirror there is another place: that one is asked rather than this one again.
+        match get_manifest(&image.transport, mirror, &image.reference, wanted, &Budget::none()).await {
+            Ok(found) => return Ok(found),
+            Err(error) => tell_mirror(mirror, &error),
+        }
+    }
+    get_manifest(&image.transport, &last, &image.reference, wanted, &image.budget).await
+}
+
+/// A mirror that fails is no failure, but somebody must be able to find out why it is slow.
+fn tell_mirror(mirror: &Endpoint, error: &RegistryError) {
+    tracing::debug!(%error, "mirror {} passed over", mirror.name().name());
 }
 
 /// Gets a manifest or an index, and checks it against the digest it was asked by.
@@ -163,9 +200,11 @@ async fn get_manifest(
     endpoint: &Endpoint,
     reference: &Reference,
     wanted: &str,
-) -> Result<(Descriptor, Vec<u8>)> {
+    budget: &Budget,
+) -> Result<(Descriptor, Bytes)> {
     let operation = format!("the pull of `{reference}`");
     let (bytes, declared, stated) = retry(
+        budget,
         |_| (),
         || async {
             let answer = request_manifest(transport, endpoint, Method::GET, wanted, &operation).await?;
@@ -199,7 +238,7 @@ async fn get_manifest(
         });
     }
     let kind = detect_media_type(&bytes, Some(&declared))?;
-    Ok((Descriptor::new(&kind, digest, bytes.len() as u64), bytes))
+    Ok((Descriptor::new(&kind, digest, bytes.len() as u64), bytes.into()))
 }
 
 async fn request_manifest(
@@ -223,7 +262,7 @@ async fn request_manifest(
 }
 
 /// Takes the first image of an index that fits. Attestations, which name no real platform, are passed over.
-fn choose(index: &Index, reference: &Reference, wanted: &Platform) -> Result<Descriptor> {
+pub(crate) fn choose(index: &Index, label: &str, wanted: &Platform) -> Result<Descriptor> {
     let is_image =
         |entry: &&Descriptor| media_type::is_manifest(&entry.media_type) || media_type::is_index(&entry.media_type);
     let images: Vec<&Descriptor> = index.manifests.iter().filter(is_image).collect();
@@ -243,20 +282,20 @@ fn choose(index: &Index, reference: &Reference, wanted: &Platform) -> Result<Des
         .filter(|platform| platform.os != "unknown")
         .collect();
     Err(RegistryError::NoPlatform {
-        reference: reference.to_string(),
+        reference: label.to_owned(),
         wanted: Box::new(wanted.clone()),
         have,
     })
 }
 
 /// An image without an index is what it is; running it elsewhere fails much later and less clearly.
-fn check_platform(reference: &Reference, wanted: &Platform, config: &ImageConfig) -> Result<()> {
+pub(crate) fn check_platform(label: &str, wanted: &Platform, config: &ImageConfig) -> Result<()> {
     let platform = config.platform();
     if platform.os.is_empty() || platform.architecture.is_empty() || wanted.matches(&platform) {
         return Ok(());
     }
     Err(RegistryError::NoPlatform {
-        reference: reference.to_string(),
+        reference: label.to_owned(),
         wanted: Box::new(wanted.clone()),
         have: vec![platform],
     })
@@ -288,25 +327,25 @@ mod tests {
 
     #[test]
     fn the_first_image_for_the_platform_is_chosen() {
-        let reference: Reference = "node".parse().unwrap();
+        let reference = "docker.io/library/node";
         let (amd, arm, attestation) = (
             entry(Some("linux/amd64"), "a"),
             entry(Some("linux/arm64/v8"), "b"),
             entry(Some("unknown/unknown"), "c"),
         );
         let all = index(vec![attestation.clone(), amd.clone(), arm.clone()]);
-        assert_eq!(choose(&all, &reference, &"linux/arm64".parse().unwrap()).unwrap(), arm);
-        assert_eq!(choose(&all, &reference, &"linux/amd64".parse().unwrap()).unwrap(), amd);
-        let error = choose(&all, &reference, &"linux/s390x".parse().unwrap()).unwrap_err();
+        assert_eq!(choose(&all, reference, &"linux/arm64".parse().unwrap()).unwrap(), arm);
+        assert_eq!(choose(&all, reference, &"linux/amd64".parse().unwrap()).unwrap(), amd);
+        let error = choose(&all, reference, &"linux/s390x".parse().unwrap()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "image `docker.io/library/node` is not made for linux/s390x, only for linux/amd64, linux/arm64"
         );
         let bare = entry(None, "x");
         assert_eq!(
-            choose(&index(vec![bare.clone()]), &reference, &"linux/amd64".parse().unwrap()).unwrap(),
+            choose(&index(vec![bare.clone()]), reference, &"linux/amd64".parse().unwrap()).unwrap(),
             bare
         );
-        choose(&index(vec![]), &reference, &"linux/amd64".parse().unwrap()).unwrap_err();
+        choose(&index(vec![]), reference, &"linux/amd64".parse().unwrap()).unwrap_err();
     }
 }

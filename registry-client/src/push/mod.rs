@@ -1,31 +1,34 @@
-//! Sending images: blobs first, children before the index, the name last.
+//! Sending blobs and manifests to a registry.
 
+mod chunks;
+#[cfg(feature = "ecr")]
+mod ecr_parts;
+mod feed;
 mod manifests;
 mod one_patch;
 mod session;
+mod spool;
+mod strategy;
+mod stream;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use futures_util::TryStreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
-pub(crate) use manifests::push;
+pub(crate) use manifests::put_manifest;
 use session::Session;
+pub use spool::Spool;
+use strategy::{Job, Strategies};
+pub(crate) use stream::push_stream;
 
-use crate::ecr;
+use crate::copy::{ImageSource, RegistryTarget};
 use crate::error::{RegistryError, Result};
 use crate::manifest::Descriptor;
 use crate::progress::{BlobEvent, Progress};
-use crate::pull::fetch_blob;
 use crate::reference::Reference;
-use crate::store::Store;
 use crate::transport::retry::retry;
 use crate::transport::{Direction, Endpoint, Payload, Request, Transport};
 
-/// How a blob came to be in the repository.
+/// How a blob came to be where it was wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushedHow {
     /// It was there before.
@@ -35,73 +38,75 @@ pub enum PushedHow {
         /// That repository.
         from: Reference,
     },
-    /// It was sent.
+    /// It was sent, or written.
     Uploaded,
 }
 
 /// Brings a blob into a repository in the cheapest way there is.
 pub(crate) async fn push_blob(
-    transport: &Transport,
-    target: &Reference,
+    target: &RegistryTarget,
     descriptor: &Descriptor,
-    store: &Store,
+    source: &dyn ImageSource,
     progress: &dyn Progress,
 ) -> Result<PushedHow> {
-    let endpoint = transport.endpoint(target)?;
-    let slot = transport.slot(&endpoint, Direction::Upload).await?;
-    if retry(|_| (), async || has_blob(transport, &endpoint, descriptor).await).await? {
+    let transport = &target.transport;
+    let endpoint = target.endpoint()?;
+    let _slot = transport.slot(&endpoint, Direction::Upload).await?;
+    let look_up = || async { has_blob(transport, &endpoint, descriptor).await };
+    if retry(&target.budget, |_| (), look_up).await? {
         progress.blob(&descriptor.digest, BlobEvent::Exists);
         return Ok(PushedHow::Existed);
     }
-    let mount = mount_source(transport, &endpoint, descriptor, store);
-    // ECR closes the connection when a push begins for a repository it does not have (docker/build-push-action #850).
-    let opening = AtomicBool::new(true);
-    let notify = |error: &RegistryError| {
-        progress.blob(
-            &descriptor.digest,
-            BlobEvent::Retrying {
-                reason: error.to_string(),
-            },
-        );
-    };
-    let result = retry(notify, || async {
-        opening.store(true, Ordering::Relaxed);
-        let session = session::open(transport, &endpoint, descriptor, mount.as_ref()).await?;
-        opening.store(false, Ordering::Relaxed);
-        let upload = match session {
-            Session::Mounted { from } => {
+    let mut opened = None;
+    if let Some(from) = mount_source(transport, &endpoint, source.repositories(&descriptor.digest)) {
+        match mount(target, &endpoint, &from, descriptor).await? {
+            Some(Session::Mounted { from }) => {
                 progress.blob(&descriptor.digest, BlobEvent::Mounted { from: from.clone() });
                 return Ok(PushedHow::Mounted { from });
             }
-            Session::Open { upload } => upload,
-        };
-        fetch_missing(transport, descriptor, store, progress).await?;
-        one_patch::upload(transport, &endpoint, upload, descriptor, store, progress).await?;
-        progress.blob(&descriptor.digest, BlobEvent::Done);
-        Ok(PushedHow::Uploaded)
-    })
-    .await;
-    drop(slot);
-    result.map_err(|error| name_missing_repository(error, &endpoint, opening.load(Ordering::Relaxed)))
-}
-
-/// Brings several blobs into a repository at once.
-async fn push_blobs(
-    transport: &Transport,
-    target: &Reference,
-    blobs: &[Descriptor],
-    store: &Store,
-    progress: &dyn Progress,
-) -> Result<()> {
-    // The number at once is bounded by the slots of the host.
-    let mut running: FuturesUnordered<BoxFuture<'_, Result<PushedHow>>> = FuturesUnordered::new();
-    for blob in blobs {
-        running.push(Box::pin(push_blob(transport, target, blob, store, progress)));
+            Some(Session::Open { upload }) => opened = Some(upload),
+            None => {}
+        }
     }
-    while running.try_next().await?.is_some() {}
-    Ok(())
+    let job = Job::new(target, &endpoint, descriptor, source, progress, opened);
+    upload(&job).await?;
+    progress.blob(&descriptor.digest, BlobEvent::Done);
+    Ok(PushedHow::Uploaded)
 }
 
+/// Sends a blob, by another strategy when one fails.
+async fn upload(job: &Job<'_>) -> Result<()> {
+    let strategies = Strategies::of(job.endpoint);
+    let transport = &job.target.transport;
+    let (mut attempt, mut broken) = (1, 0);
+    loop {
+        let small = transport.wants_small_requests(job.endpoint);
+        let strategy = strategies.choose(broken, small);
+        let Err(error) = strategy.upload(job).await else {
+            return Ok(());
+        };
+        if matches!(error, RegistryError::Status { status: 413, .. }) && strategies.can_chunk() && !small {
+            transport.note_small_requests(job.endpoint);
+            job.restarts(&error);
+            continue;
+        }
+        let Some(delay) = job.target.budget.delay(&error, attempt) else {
+            return Err(job.explain(error));
+        };
+        tracing::debug!(%error, attempt, ?delay, strategy = strategy.name(), "sending a blob again");
+        job.restarts(&error);
+        tokio::time::sleep(delay).await;
+        attempt += 1;
+        // An upload that did not begin says nothing of how bytes are best sent.
+        broken += u32::from(!job.is_opening());
+        // When only the last answer was lost, all has arrived.
+        if has_blob(transport, job.endpoint, job.descriptor).await.unwrap_or(false) {
+            return Ok(());
+        }
+    }
+}
+
+/// Asks whether the repository has a blob.
 async fn has_blob(transport: &Transport, endpoint: &Endpoint, descriptor: &Descriptor) -> Result<bool> {
     let operation = format!("the look-up of blob {}", descriptor.digest);
     let request = Request {
@@ -121,15 +126,9 @@ async fn has_blob(transport: &Transport, endpoint: &Endpoint, descriptor: &Descr
 }
 
 /// Finds a repository of the same registry that has the blob.
-fn mount_source(
-    transport: &Transport,
-    endpoint: &Endpoint,
-    descriptor: &Descriptor,
-    store: &Store,
-) -> Option<Endpoint> {
+fn mount_source(transport: &Transport, endpoint: &Endpoint, repositories: Vec<Reference>) -> Option<Endpoint> {
     let here = endpoint.location();
-    let candidates = store
-        .sources(&descriptor.digest)
+    let candidates = repositories
         .into_iter()
         .filter_map(|source| transport.endpoint(&source).ok());
     let is_neighbour = |other: &Endpoint| {
@@ -142,39 +141,20 @@ fn mount_source(
     neighbours.into_iter().next()
 }
 
-/// A base layer that nobody needed to read was never downloaded; when it cannot be mounted either, it is now.
-async fn fetch_missing(
-    transport: &Transport,
+/// Has a blob mounted; `None` when the registry will not, for whatever reason: then it is sent.
+async fn mount(
+    target: &RegistryTarget,
+    endpoint: &Endpoint,
+    from: &Endpoint,
     descriptor: &Descriptor,
-    store: &Store,
-    progress: &dyn Progress,
-) -> Result<()> {
-    if store.has(&descriptor.digest) {
-        return Ok(());
-    }
-    let mut result = Err(RegistryError::BlobMissing {
-        digest: descriptor.digest.clone(),
-    });
-    for source in store.sources(&descriptor.digest) {
-        result = fetch_blob(transport, &source, descriptor, store, progress).await;
-        if result.is_ok() {
-            break;
+) -> Result<Option<Session>> {
+    let asked = || async { session::mount(&target.transport, endpoint, from, descriptor).await };
+    match retry(&target.budget, |_| (), asked).await {
+        Ok(session) => Ok(Some(session)),
+        Err(error @ RegistryError::Offline { .. }) => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "mount refused");
+            Ok(None)
         }
-    }
-    result
-}
-
-fn name_missing_repository(error: RegistryError, endpoint: &Endpoint, opening: bool) -> RegistryError {
-    let host = endpoint.name().registry();
-    match error {
-        RegistryError::Interrupted { .. } if opening && ecr::parse_host(host).is_some() => {
-            RegistryError::RepositoryUnknown {
-                host: host.to_owned(),
-                repository: endpoint.name().repository().to_owned(),
-                ecr: true,
-                detail: "the registry closed the connection when the upload began".to_owned(),
-            }
-        }
-        other => other,
     }
 }

@@ -5,9 +5,11 @@
 //! index.json            image names, changed under `lock` and by rename
 //! blobs/sha256/<hex>    content; appears by rename when complete
 //! ingest/               content being written
+//! locks/<hex>           held by whoever fetches the blob
 //! sources/<hex>         repositories a blob can be fetched or mounted from
 //! ```
 
+mod claim;
 mod names;
 mod sources;
 mod writer;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use claim::Claim;
 pub use writer::BlobWriter;
 
 use crate::digest::Digest;
@@ -28,6 +31,7 @@ const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 const LOCK_FILE: &str = "lock";
 const BLOBS: &str = "blobs/sha256";
 const INGEST: &str = "ingest";
+const LOCKS: &str = "locks";
 const SOURCES: &str = "sources";
 /// Age at which a file in `ingest` that no process holds is litter. Long enough for a writer to lock what it has created.
 const LITTER_AGE: Duration = Duration::from_secs(3600);
@@ -44,7 +48,7 @@ impl Store {
     /// # Errors
     /// `Io` when the directory cannot be made or read; `InvalidDocument` when it holds another kind of layout.
     pub fn open(dir: &Path) -> Result<Self> {
-        for part in [BLOBS, INGEST, SOURCES] {
+        for part in [BLOBS, INGEST, LOCKS, SOURCES] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(|error| RegistryError::io("create", &path, error))?;
         }

@@ -16,8 +16,6 @@ use crate::error::{ConnectProblem, RegistryError, Result};
 
 /// What is read of an error's body.
 const ERROR_BODY_LIMIT: u64 = 64 * 1024;
-/// Silence after which a connection counts as dead.
-pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time a document (manifest, config, token, error) may take: a server that gives a byte now and then would hold a build for days.
 pub(crate) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A registry may copy a whole blob within its object store before it answers a write.
@@ -186,7 +184,7 @@ pub(crate) async fn next_chunk(
     endpoint: &Endpoint,
     operation: &str,
 ) -> Result<Option<bytes::Bytes>> {
-    match tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await {
+    match tokio::time::timeout(endpoint.stall_timeout(), response.chunk()).await {
         Ok(chunk) => chunk.map_err(|error| interrupted(endpoint, operation, Some(error))),
         Err(_) => Err(interrupted(endpoint, operation, None)),
     }

@@ -6,13 +6,14 @@
 pub(crate) mod answer;
 mod challenge;
 pub(crate) mod guard;
+mod pace;
 pub(crate) mod retry;
 pub(crate) mod tls;
 mod token;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE};
@@ -20,30 +21,34 @@ use reqwest::{Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use answer::Answer;
-use answer::{COMMIT_TIMEOUT, STALL_TIMEOUT, interrupted, no_answer, too_slow};
+use answer::{COMMIT_TIMEOUT, interrupted, no_answer, too_slow};
 use challenge::Challenge;
+pub(crate) use pace::Pace;
+use retry::Budget;
 use tls::Trust;
 use token::{Authorization, Logins};
 
-use crate::config::{Location, RegistriesConfig, is_loopback};
-use crate::credentials::{Credential, CredentialStore};
+use crate::client::ClientOptions;
+use crate::config::{Location, is_loopback};
+use crate::credentials::{Credential, Lookup};
 use crate::error::{RegistryError, Result};
 use crate::reference::Reference;
 
 const REDIRECT_LIMIT: usize = 5;
 /// Many large uploads at once end in resets at ECR (reference: dotnet/sdk-container-builds #279).
 const UPLOAD_LIMIT: usize = 4;
+/// A layer part is in memory about four times while it is sent.
+const PARTS_LIMIT: usize = 1;
 
 /// Sends requests; knows where registries are and how to log in.
 pub(crate) struct Transport {
-    registries: RegistriesConfig,
-    credentials: CredentialStore,
-    ca_bundle: Option<PathBuf>,
-    user_agent: String,
-    concurrency: usize,
+    options: ClientOptions,
     clients: Mutex<HashMap<Trust, reqwest::Client>>,
     slots: Mutex<HashMap<(String, Direction), Arc<Semaphore>>>,
     logins: Logins,
+    pace: Pace,
+    /// Hosts that have refused a request for its size.
+    small_requests: Mutex<HashSet<String>>,
 }
 
 /// Which way a blob goes; each has slots of its own.
@@ -51,6 +56,8 @@ pub(crate) struct Transport {
 pub(crate) enum Direction {
     Download,
     Upload,
+    /// Uploads by ECR's layer parts, which are held in memory.
+    Parts,
 }
 
 /// A repository and the place it is reached at.
@@ -59,6 +66,8 @@ pub(crate) struct Endpoint {
     location: Location,
     base: Url,
     http: reqwest::Client,
+    offline: bool,
+    stall_timeout: Duration,
     /// Login to use in place of a stored one.
     login: Option<Credential>,
 }
@@ -97,6 +106,11 @@ impl Endpoint {
         &self.base
     }
 
+    /// Silence after which a connection counts as dead.
+    pub(crate) fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
+    }
+
     pub(crate) fn http(&self) -> &reqwest::Client {
         &self.http
     }
@@ -128,40 +142,70 @@ impl Endpoint {
 }
 
 impl Transport {
-    pub(crate) fn new(
-        registries: RegistriesConfig,
-        credentials: CredentialStore,
-        ca_bundle: Option<PathBuf>,
-        user_agent: String,
-        concurrency: usize,
-    ) -> Result<Self> {
-        let transport = Self {
-            registries,
-            credentials,
-            ca_bundle,
-            user_agent,
-            concurrency: concurrency.max(1),
+    pub(crate) fn new(options: ClientOptions) -> Result<Self> {
+        // A bundle that cannot be used is reported at once, not in the middle of a build.
+        if let Some(path) = &options.ca_bundle {
+            tls::read_bundle(path)?;
+        }
+        Ok(Self {
+            options,
             clients: Mutex::default(),
             slots: Mutex::default(),
             logins: Logins::default(),
-        };
-        // A bundle that cannot be used is reported at once, not in the middle of a build.
-        if let Some(path) = &transport.ca_bundle {
-            tls::read_bundle(path)?;
-        }
-        Ok(transport)
+            pace: Pace::default(),
+            small_requests: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// Returns what one whole operation may spend on trying again.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(self.options.retry_budget)
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Tells whether a host has refused a request for its size.
+    pub(crate) fn wants_small_requests(&self, endpoint: &Endpoint) -> bool {
+        let hosts = self.small_requests.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.contains(&endpoint.location.host)
+    }
+
+    /// Remembers that a host has refused a request for its size.
+    pub(crate) fn note_small_requests(&self, endpoint: &Endpoint) {
+        let mut hosts = self.small_requests.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.insert(endpoint.location.host.clone());
     }
 
     /// Finds the place of a repository.
     pub(crate) fn endpoint(&self, name: &Reference) -> Result<Endpoint> {
-        self.endpoint_at(name, self.registries.locate(name), None)
+        self.endpoint_at(name, self.options.registries.locate(name)?, None)
+    }
+
+    /// Finds the places a repository can be read from: its mirrors in order, and at last the place itself.
+    pub(crate) fn places(&self, name: &Reference) -> Result<Vec<Endpoint>> {
+        let last = self.endpoint(name)?;
+        let mut places = Vec::new();
+        for mirror in self.options.registries.mirrors(name) {
+            // A mirror has a name of its own: no login that was made for the original goes there.
+            let own: Reference = format!("{}/{}", mirror.host, mirror.repository).parse()?;
+            places.push(self.endpoint_at(&own, mirror, None)?);
+        }
+        places.push(last);
+        Ok(places)
     }
 
     /// Finds the place of a registry, to check a login.
     pub(crate) fn registry(&self, host: &str, login: Credential) -> Result<Endpoint> {
         // A registry has no repository: any name below it carries the host.
         let name: Reference = format!("{host}/library/login").parse()?;
-        self.endpoint_at(&name, self.registries.locate_registry(name.registry()), Some(login))
+        let location = self.options.registries.locate_registry(name.registry());
+        self.endpoint_at(&name, location, Some(login))
     }
 
     fn endpoint_at(&self, name: &Reference, location: Location, login: Option<Credential>) -> Result<Endpoint> {
@@ -172,7 +216,14 @@ impl Transport {
             reason: "the registry is not a host name with an optional port",
         })?;
         let trust = Trust {
-            bundles: self.ca_bundle.iter().chain(location.ca.iter()).cloned().collect(),
+            bundles: self
+                .options
+                .ca_bundle
+                .iter()
+                .chain(location.ca.iter())
+                .cloned()
+                .collect(),
+            client_certificate: location.client_certificate.clone(),
             plain_http: location.insecure,
             loopback: is_loopback(&location.host),
         };
@@ -182,6 +233,8 @@ impl Transport {
             location,
             base,
             http,
+            offline: self.options.offline,
+            stall_timeout: self.options.stall_timeout,
             login,
         })
     }
@@ -191,16 +244,18 @@ impl Transport {
         if let Some(client) = clients.get(&trust) {
             return Ok(client.clone());
         }
-        let client = tls::build_client(&trust, &self.user_agent)?;
+        let client = tls::build_client(&trust, &self.options.user_agent)?;
         clients.insert(trust, client.clone());
         Ok(client)
     }
 
     /// Waits until another blob may go to or come from a host.
     pub(crate) async fn slot(&self, endpoint: &Endpoint, direction: Direction) -> Result<OwnedSemaphorePermit> {
+        let concurrency = self.options.max_concurrent_per_host.max(1);
         let limit = match direction {
-            Direction::Download => self.concurrency,
-            Direction::Upload => self.concurrency.min(UPLOAD_LIMIT),
+            Direction::Download => concurrency,
+            Direction::Upload => concurrency.min(UPLOAD_LIMIT),
+            Direction::Parts => PARTS_LIMIT,
         };
         let slots = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,7 +343,9 @@ impl Transport {
             return Err(refusal.into_error(endpoint, operation).await);
         }
         let credential = self.credential(endpoint).await?;
-        let is_ecr = crate::ecr::parse_host(endpoint.name.registry()).is_some();
+        let is_ecr = [endpoint.name.registry(), &endpoint.location.host]
+            .into_iter()
+            .any(|host| crate::ecr::parse_host(host).is_some());
         let is_ecr_login = is_ecr && credential.as_ref().is_some_and(|login| login.user == "AWS");
         if bearer.is_some() && is_ecr_login {
             // ECR takes its password as Basic and has no token service: whoever names one wants the password.
@@ -304,18 +361,16 @@ impl Transport {
         }
     }
 
-    /// The name the user wrote comes first; a mirror may have an account of its own.
     async fn credential(&self, endpoint: &Endpoint) -> Result<Option<Credential>> {
         if let Some(login) = &endpoint.login {
             return Ok(Some(login.clone()));
         }
-        let ca: Option<&Path> = self.ca_bundle.as_deref();
-        match self.credentials.find(&endpoint.name, ca).await? {
-            None if endpoint.location.host != endpoint.name.registry() => {
-                self.credentials.find_for_host(&endpoint.location.host).await
-            }
-            found => Ok(found),
-        }
+        let lookup = Lookup {
+            name: &endpoint.name,
+            location: &endpoint.location,
+            ca: self.options.ca_bundle.as_deref(),
+        };
+        self.options.credentials.find(lookup).await
     }
 }
 
@@ -334,6 +389,12 @@ async fn exchange(
     payload: Payload,
     login: Option<&Arc<Authorization>>,
 ) -> Result<Answer> {
+    if endpoint.offline {
+        return Err(RegistryError::Offline {
+            host: endpoint.label(),
+            operation: parts.operation.to_owned(),
+        });
+    }
     let mut url = parts.url.clone();
     let mut payload = Some(payload);
     let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
@@ -357,7 +418,11 @@ async fn exchange(
         let sent = if is_stream {
             request.send().await
         } else {
-            let patience = if is_read { STALL_TIMEOUT } else { COMMIT_TIMEOUT };
+            let patience = if is_read {
+                endpoint.stall_timeout
+            } else {
+                COMMIT_TIMEOUT
+            };
             let waited = tokio::time::timeout(patience, request.send()).await;
             waited.map_err(|_| too_slow(endpoint, parts.operation, patience))?
         };

@@ -3,6 +3,7 @@
 //! Whole operations are tried again, not requests: an upload starts over with a session of its own, as ECR wants it.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{RegistryError, Result};
@@ -18,15 +19,67 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// A registry that asks for more is not obeyed: the user should hear of it.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// Says how much trying again one whole push or pull may do, over all of its blobs and manifests.
+///
+/// Each operation has its own bounds besides: five tries, eight when the registry limits the rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Tries beyond the first ones.
+    pub retries: u32,
+    /// Time spent waiting between tries.
+    pub wait: Duration,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            retries: 100,
+            wait: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// What is left of a budget. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Mutex<RetryBudget>>);
+
+impl Budget {
+    pub(crate) fn new(budget: RetryBudget) -> Self {
+        Self(Arc::new(Mutex::new(budget)))
+    }
+
+    /// For a place beside which there is another: that one is asked rather than this one again.
+    pub(crate) fn none() -> Self {
+        Self::new(RetryBudget {
+            retries: 0,
+            wait: Duration::ZERO,
+        })
+    }
+
+    /// Returns how long to wait after a failed try; `None` means to give up.
+    pub(crate) fn delay(&self, error: &RegistryError, attempt: u32) -> Option<Duration> {
+        let delay = delay(error, attempt)?;
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.retries == 0 || left.wait < delay {
+            tracing::debug!("the budget for trying again is spent");
+            return None;
+        }
+        left.retries -= 1;
+        left.wait -= delay;
+        Some(delay)
+    }
+}
+
 /// Runs an operation until it succeeds, fails for good, or has been tried often enough.
 pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(
+    budget: &Budget,
     mut notify: impl FnMut(&RegistryError),
     mut operation: impl FnMut() -> F,
 ) -> Result<T> {
     let mut attempt = 1;
     loop {
         match operation().await {
-            Err(error) => match delay(&error, attempt) {
+            Err(error) => match budget.delay(&error, attempt) {
                 Some(delay) => {
                     tracing::debug!(%error, attempt, ?delay, "trying again");
                     notify(&error);
@@ -40,8 +93,8 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(
     }
 }
 
-/// Returns how long to wait after a failed try; `None` means to give up.
-pub(crate) fn delay(error: &RegistryError, attempt: u32) -> Option<Duration> {
+/// Returns how long to wait after a failed try of one operation; `None` means that it was tried often enough.
+fn delay(error: &RegistryError, attempt: u32) -> Option<Duration> {
     let attempts = match error {
         RegistryError::Connect { .. } => CONNECT_ATTEMPTS,
         RegistryError::Status { status: 429, .. } => RATE_ATTEMPTS,
@@ -105,16 +158,38 @@ mod tests {
                 Ok(tries.get())
             }
         };
-        assert_eq!(retry(|_| told += 1, again).await.unwrap(), 2);
+        assert_eq!(
+            retry(&Budget::new(RetryBudget::default()), |_| told += 1, again)
+                .await
+                .unwrap(),
+            2
+        );
         assert_eq!(told, 1);
         let for_good = || async {
             tries.set(tries.get() + 1);
             Err::<(), _>(status(400, None))
         };
         assert_eq!(
-            retry(|_| (), for_good).await.unwrap_err().to_string(),
+            retry(&Budget::none(), |_| (), for_good).await.unwrap_err().to_string(),
             status(400, None).to_string()
         );
         assert_eq!(tries.get(), 3);
+    }
+
+    #[test]
+    fn a_budget_is_shared_and_ends() {
+        let budget = Budget::new(RetryBudget {
+            retries: 2,
+            wait: Duration::from_secs(25),
+        });
+        let other = budget.clone();
+        assert!(budget.delay(&status(503, None), 1).is_some());
+        assert_eq!(
+            other.delay(&status(429, Some(25)), 1),
+            None,
+            "longer than what is left to wait"
+        );
+        assert!(other.delay(&status(503, None), 1).is_some());
+        assert_eq!(budget.delay(&status(503, None), 1), None, "no tries left");
     }
 }

@@ -1,13 +1,15 @@
 //! Trust in servers: system roots, `--ca-bundle`, and the `ca` of `registries.toml`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Identity};
 
 use crate::error::{RegistryError, Result};
 
+const IDENTITY_LIMIT: u64 = 1024 * 1024;
 const BUNDLE_LIMIT: u64 = 16 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,6 +26,8 @@ pub(crate) struct Bundle {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Trust {
     pub(crate) bundles: Vec<PathBuf>,
+    /// Certificate and key to show.
+    pub(crate) client_certificate: Option<(PathBuf, PathBuf)>,
     pub(crate) plain_http: bool,
     /// This machine is never reached by way of a proxy.
     pub(crate) loopback: bool,
@@ -56,14 +60,47 @@ pub(crate) fn read_bundle(path: &Path) -> Result<Bundle> {
     })
 }
 
+/// Reads a client certificate with its chain, and its key. Messages show no content: the key is secret.
+fn read_identity(certificate: &Path, key: &Path) -> Result<Identity> {
+    let mut pem = Vec::new();
+    for path in [certificate, key] {
+        let unusable = |message: String| RegistryError::ClientCertificate {
+            path: path.to_owned(),
+            message,
+        };
+        let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
+        let mut bytes = Vec::new();
+        file.take(IDENTITY_LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unusable(error.to_string()))?;
+        if bytes.len() as u64 > IDENTITY_LIMIT {
+            return Err(unusable("it is larger than 1 MiB".to_owned()));
+        }
+        pem.extend(bytes);
+        pem.push(b'\n');
+    }
+    Identity::from_pem(&pem).map_err(|_| RegistryError::ClientCertificate {
+        path: certificate.to_owned(),
+        message: format!("it and `{}` are not a certificate and its key in PEM", key.display()),
+    })
+}
+
 /// Builds a client. Redirects are not followed: the transport does that, and decides who may see a login.
 pub(crate) fn build_client(trust: &Trust, user_agent: &str) -> Result<Client> {
     let mut certificates = Vec::new();
     for path in &trust.bundles {
         certificates.extend(read_bundle(path)?.certificates);
     }
+    let certificate = trust.client_certificate.as_ref();
+    let identity = certificate
+        .map(|(certificate, key)| read_identity(certificate, key))
+        .transpose()?;
     let builder = || {
-        let builder = Client::builder()
+        let builder = match &identity {
+            Some(identity) => Client::builder().identity(identity.clone()),
+            None => Client::builder(),
+        };
+        let builder = builder
             .user_agent(user_agent)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)

@@ -273,12 +273,14 @@ async fn a_tag_that_may_not_change_is_no_obstacle_to_the_same_image() {
         .client
         .push(&setup.store, &other, &name, &NoProgress)
         .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("status 400: TAG_INVALID: the tag is immutable"),
-        "{error}"
+        .unwrap_err();
+    let text = format!(
+        "tag `v1` of `{}` is immutable and means {}, not {}",
+        name.name(),
+        image.digest,
+        other.digest
     );
+    assert_eq!(error.to_string(), text);
 }
 
 #[tokio::test]

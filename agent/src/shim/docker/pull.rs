@@ -36,7 +36,7 @@ impl Progress for Lines {
         let (what, once) = match event {
             BlobEvent::Exists => ("Already exists".to_owned(), true),
             BlobEvent::Done => ("Pull complete".to_owned(), true),
-            BlobEvent::Retrying { reason } => (format!("Retrying: {reason}"), false),
+            BlobEvent::Retrying { reason, .. } => (format!("Retrying: {reason}"), false),
             BlobEvent::Mounted { .. } | BlobEvent::Started { .. } | BlobEvent::Advanced { .. } => return,
         };
         let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

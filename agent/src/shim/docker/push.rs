@@ -43,7 +43,7 @@ impl Progress for Lines {
             BlobEvent::Exists => "Layer already exists".to_owned(),
             BlobEvent::Mounted { from } => format!("Mounted from {}", from.repository()),
             BlobEvent::Done => "Pushed".to_owned(),
-            BlobEvent::Retrying { reason } => format!("Retrying: {reason}"),
+            BlobEvent::Retrying { reason, .. } => format!("Retrying: {reason}"),
             BlobEvent::Started { .. } | BlobEvent::Advanced { .. } => return,
         };
         // The receiver lives as long as the push.

@@ -2,23 +2,32 @@
 //!
 //! ```toml
 //! [[registry]]
-//! prefix = "public.ecr.aws/docker/library"   # whole path components; the longest prefix wins
-//! location = "mirror.example:5000/docker"    # replaces the prefix; without it the name itself is meant
+//! prefix = "docker.io/library"               # whole path components; the longest prefix wins
+//! location = "hub.example:5000/docker"       # replaces the prefix; without it the name itself is meant
+//! mirrors = ["mirror.example/hub"]           # asked before the location, in order, when something is read
 //! insecure = true                            # plain http
-//! ca = "mirror-ca.pem"                       # trusted besides the system's roots; relative to this file
+//! ca = "ca.pem"                              # trusted besides the system's roots; relative to this file
+//! client-cert = "client.pem"                 # shown to the registry, with
+//! client-key = "client.key"                  # its key
+//! credential = { user = "ci", password-file = "password" }
+//! upload = "chunks"                          # how blobs are sent: stream, chunks or ecr-parts
+//! blocked = false                            # true: names below the prefix cannot be used
 //! ```
 //!
-//! As with docker, `localhost`, 127.0.0.0/8 and `[::1]` are plain http without an entry; `ca`, or `insecure = false`, makes
-//! them https.
+//! A mirror's own entry (`prefix = "mirror.example"`) says how the mirror is reached. As with docker, `localhost`,
+//! 127.0.0.0/8 and `[::1]` are plain http without an entry; `ca`, `client-cert`, or `insecure = false`, makes them https.
+//! `docs/registries.md` explains every key.
+
+mod entry;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::Spanned;
 
 use crate::error::{RegistryError, Result};
-use crate::reference::{Reference, is_path_component, is_registry};
+use crate::reference::Reference;
+use entry::{Entry, RawEntry, config_error};
 
 const FILE_NAME: &str = "registries.toml";
 /// Names a directory that replaces the usual ones.
@@ -28,7 +37,7 @@ const FILE_LIMIT: u64 = 1024 * 1024;
 /// Docker Hub's names say `docker.io`; its API is at another host.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// Says where a repository really is.
+/// Says where a repository really is, and how that place is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// Host and, where given, port.
@@ -39,21 +48,69 @@ pub struct Location {
     pub insecure: bool,
     /// Certificates to trust besides the system's.
     pub ca: Option<PathBuf>,
+    /// Certificate and key to show, both PEM.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Login that the file names.
+    pub credential: Option<CredentialRule>,
+    /// How blobs are sent, when the file says so.
+    pub upload: Option<UploadKind>,
+}
+
+/// Says where the login for a registry comes from. The secret itself is never in `registries.toml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialRule {
+    /// No login, whatever other places hold.
+    Anonymous,
+    /// The program `docker-credential-<name>`.
+    Helper(String),
+    /// A user whose password is in a file; a line feed at its end does not count.
+    PasswordFile {
+        /// User name.
+        user: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A user whose password is in an environment variable.
+    PasswordVariable {
+        /// User name.
+        user: String,
+        /// Name of the variable.
+        variable: String,
+    },
+}
+
+/// How the bytes of a blob are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UploadKind {
+    /// One streamed PATCH without `Content-Range`, as every registry takes it.
+    Stream,
+    /// Several PATCHes with `Content-Range`, for what limits the size of a request.
+    Chunks,
+    /// The layer parts of Amazon ECR's own API.
+    EcrParts,
+}
+
+/// Says how a name resolves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// The prefix whose entry counts.
+    pub prefix: Option<String>,
+    /// Whether that entry forbids the name.
+    pub blocked: bool,
+    /// Places asked first when something is read.
+    pub mirrors: Vec<Location>,
+    /// The place that is meant.
+    pub location: Location,
 }
 
 /// Maps name prefixes to locations.
 #[derive(Clone, Debug, Default)]
 pub struct RegistriesConfig {
+    origin: Option<PathBuf>,
     /// Longest prefix first.
     entries: Vec<Entry>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    prefix: String,
-    location: Option<String>,
-    insecure: Option<bool>,
-    ca: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -61,15 +118,6 @@ struct Entry {
 struct File {
     #[serde(default)]
     registry: Vec<RawEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawEntry {
-    prefix: Spanned<String>,
-    location: Option<Spanned<String>>,
-    insecure: Option<bool>,
-    ca: Option<PathBuf>,
 }
 
 impl RegistriesConfig {
@@ -131,7 +179,7 @@ impl RegistriesConfig {
         let mut entries: Vec<Entry> = Vec::new();
         for raw in file.registry {
             let start = raw.prefix.span().start;
-            let entry = read_entry(raw, text, origin)?;
+            let entry = entry::read(raw, text, origin)?;
             if entries.iter().any(|other| other.prefix == entry.prefix) {
                 return Err(config_error(
                     origin,
@@ -143,38 +191,71 @@ impl RegistriesConfig {
             entries.push(entry);
         }
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
-        Ok(Self { entries })
+        Ok(Self {
+            origin: Some(origin.to_owned()),
+            entries,
+        })
     }
 
-    /// Finds where a repository really is.
+    /// Finds the place of a repository.
+    ///
+    /// # Errors
+    /// `Blocked` when an entry forbids the name.
+    pub fn locate(&self, name: &Reference) -> Result<Location> {
+        let explanation = self.explain(name);
+        if explanation.blocked {
+            return Err(RegistryError::Blocked {
+                name: name.name(),
+                prefix: explanation.prefix.unwrap_or_default(),
+            });
+        }
+        Ok(explanation.location)
+    }
+
+    /// Lists the places that are asked before the location when something is read.
     #[must_use]
-    pub fn locate(&self, name: &Reference) -> Location {
+    pub fn mirrors(&self, name: &Reference) -> Vec<Location> {
+        self.explain(name).mirrors
+    }
+
+    /// Says how a name resolves, without judging it.
+    #[must_use]
+    pub fn explain(&self, name: &Reference) -> Explanation {
         let full = name.name();
-        let found = self
-            .entries
-            .iter()
-            .find_map(|entry| Some((entry, rest_below(&full, &entry.prefix)?)));
-        let target = match found {
-            // The prefix may be the whole name: then a location without a path still needs a repository.
-            Some((
-                Entry {
-                    location: Some(location),
-                    ..
-                },
-                "",
-            )) if !location.contains('/') => {
-                format!("{location}/{}", name.repository())
+        let found = self.entry_for(&full);
+        let place = |target: &str, rest: &str| {
+            // The prefix may be the whole name: then a place without a path still needs a repository.
+            if rest.is_empty() && !target.contains('/') {
+                format!("{target}/{}", name.repository())
+            } else {
+                format!("{target}{rest}")
             }
-            Some((
-                Entry {
-                    location: Some(location),
-                    ..
-                },
-                rest,
-            )) => format!("{location}{rest}"),
-            _ => full.clone(),
         };
-        self.location(&target, found.map(|(entry, _)| entry))
+        let (target, mirrors) = match found {
+            Some((entry, rest)) => (
+                entry
+                    .location
+                    .as_ref()
+                    .map_or_else(|| full.clone(), |to| place(to, rest)),
+                entry.mirrors.iter().map(|mirror| place(mirror, rest)).collect(),
+            ),
+            None => (full.clone(), Vec::new()),
+        };
+        let entry = found.map(|(entry, _)| entry);
+        let own = |target: &String| location(target, self.entry_for(target).map(|(entry, _)| entry));
+        Explanation {
+            file: self.origin.clone(),
+            prefix: entry.map(|entry| entry.prefix.clone()),
+            blocked: entry.is_some_and(|entry| entry.blocked),
+            mirrors: mirrors.iter().map(own).collect(),
+            location: location(&target, entry),
+        }
+    }
+
+    fn entry_for<'a>(&'a self, full: &'a str) -> Option<(&'a Entry, &'a str)> {
+        self.entries
+            .iter()
+            .find_map(|entry| Some((entry, rest_below(full, &entry.prefix)?)))
     }
 
     /// Finds where a registry's own pages are, such as the one that checks a login.
@@ -183,22 +264,27 @@ impl RegistriesConfig {
         let target = entry
             .and_then(|entry| entry.location.clone())
             .unwrap_or_else(|| host.to_owned());
-        self.location(&target, entry)
+        location(&target, entry)
     }
+}
 
-    fn location(&self, target: &str, entry: Option<&Entry>) -> Location {
-        let (host, repository) = target.split_once('/').unwrap_or((target, ""));
-        let host = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
-        let ca = entry.and_then(|entry| entry.ca.clone());
-        let insecure = entry
-            .and_then(|entry| entry.insecure)
-            .unwrap_or_else(|| ca.is_none() && is_loopback(host));
-        Location {
-            host: host.to_owned(),
-            repository: repository.to_owned(),
-            insecure,
-            ca,
-        }
+fn location(target: &str, entry: Option<&Entry>) -> Location {
+    let (host, repository) = target.split_once('/').unwrap_or((target, ""));
+    let host = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
+    let ca = entry.and_then(|entry| entry.ca.clone());
+    let client_certificate = entry.and_then(|entry| entry.client_certificate.clone());
+    let wants_tls = ca.is_some() || client_certificate.is_some();
+    let insecure = entry
+        .and_then(|entry| entry.insecure)
+        .unwrap_or_else(|| !wants_tls && is_loopback(host));
+    Location {
+        host: host.to_owned(),
+        repository: repository.to_owned(),
+        insecure,
+        ca,
+        client_certificate,
+        credential: entry.and_then(|entry| entry.credential.clone()),
+        upload: entry.and_then(|entry| entry.upload),
     }
 }
 
@@ -206,55 +292,6 @@ impl RegistriesConfig {
 fn rest_below<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     name.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn read_entry(raw: RawEntry, text: &str, origin: &Path) -> Result<Entry> {
-    let prefix = read_place(&raw.prefix, "prefix", text, origin)?;
-    let location = raw
-        .location
-        .as_ref()
-        .map(|location| read_place(location, "location", text, origin))
-        .transpose()?;
-    if raw.insecure == Some(true) && raw.ca.is_some() {
-        let message = format!("`{prefix}` has both `insecure` and `ca`; plain http has no certificate");
-        return Err(config_error(origin, text, raw.prefix.span().start, message));
-    }
-    let directory = origin.parent().unwrap_or(Path::new(""));
-    let ca = raw.ca.map(|path| directory.join(path));
-    Ok(Entry {
-        prefix,
-        location,
-        insecure: raw.insecure,
-        ca,
-    })
-}
-
-fn read_place(value: &Spanned<String>, key: &str, text: &str, origin: &Path) -> Result<String> {
-    let place = value.get_ref().trim_end_matches('/');
-    let (host, path) = place.split_once('/').unwrap_or((place, ""));
-    let good_path = path.is_empty() || path.split('/').all(is_path_component);
-    if !is_registry(host) || !good_path {
-        let message = format!(
-            "`{key}` must be a host, with a port and a path where needed, and without `https://`: `{}`",
-            crate::digest::shorten(place)
-        );
-        return Err(config_error(origin, text, value.span().start, message));
-    }
-    let host = host.to_ascii_lowercase();
-    Ok(if path.is_empty() {
-        host
-    } else {
-        format!("{host}/{path}")
-    })
-}
-
-fn config_error(path: &Path, text: &str, offset: usize, message: String) -> RegistryError {
-    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
-    RegistryError::Config {
-        path: path.to_owned(),
-        line,
-        message,
-    }
 }
 
 /// Tells whether a host, with or without a port, is this machine by its name alone.
@@ -280,7 +317,7 @@ mod tests {
     }
 
     fn place(config: &RegistriesConfig, name: &str) -> (String, bool) {
-        let location = config.locate(&name.parse().unwrap());
+        let location = config.locate(&name.parse().unwrap()).unwrap();
         (format!("{}/{}", location.host, location.repository), location.insecure)
     }
 
@@ -335,7 +372,7 @@ mod tests {
         ] {
             assert_eq!(place(&config, name).1, insecure, "{name}");
         }
-        let location = config.locate(&"localhost:5001/x".parse().unwrap());
+        let location = config.locate(&"localhost:5001/x".parse().unwrap()).unwrap();
         assert_eq!(location.ca.as_deref(), Some(Path::new("/conf/ca.pem")));
         assert_eq!(config.locate_registry("localhost:5001").host, "localhost:5001");
     }

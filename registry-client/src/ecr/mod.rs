@@ -1,16 +1,33 @@
-//! Amazon ECR: its host names and its authorization tokens.
+//! Amazon ECR: its host names, and what goes by its own API: tokens, layer parts, repositories, scan findings.
+
+#[cfg(feature = "ecr")]
+mod api;
+#[cfg(feature = "ecr")]
+mod parts;
+#[cfg(feature = "ecr")]
+mod repository;
+#[cfg(feature = "ecr")]
+mod scan;
+#[cfg(feature = "ecr")]
+mod token;
 
 use std::time::SystemTime;
 
-use crate::secret::Secret;
-
+#[cfg(feature = "ecr")]
+pub(crate) use parts::{PART_SIZE, PartUpload};
+#[cfg(feature = "ecr")]
+pub use repository::{RepositorySettings, create_repository};
+#[cfg(feature = "ecr")]
+pub use scan::{Finding, ScanReport, Severity, wait_for_scan};
+#[cfg(feature = "ecr")]
+pub(crate) use token::Asker;
 #[cfg(feature = "ecr")]
 pub use token::authorization_token;
-#[cfg(feature = "ecr")]
-pub(crate) use token::token_for;
 
-#[cfg(feature = "ecr")]
-mod token;
+use crate::secret::Secret;
+
+/// Hosts of ECR Public (ECR General Reference); the second one has IPv6, too.
+const PUBLIC_HOSTS: [&str; 2] = ["public.ecr.aws", "ecr-public.aws.com"];
 
 /// Domains of the AWS partitions under which registries live (amazon-ecr-credential-helper, `client.go`).
 const DOMAINS: [&str; 9] = [
@@ -36,6 +53,20 @@ pub struct EcrHost {
     pub fips: bool,
     /// Domain of the partition, such as `amazonaws.com`.
     pub dns_suffix: String,
+}
+
+impl EcrHost {
+    /// Tells whether the host is of the kind that has IPv6, too.
+    #[must_use]
+    pub fn dual_stack(&self) -> bool {
+        self.dns_suffix.starts_with("on.")
+    }
+}
+
+/// Tells whether a host is ECR Public.
+#[must_use]
+pub fn is_public(host: &str) -> bool {
+    PUBLIC_HOSTS.contains(&host)
 }
 
 /// Takes the host name of a private registry apart; any other host, also one that only looks alike, gives `None`.

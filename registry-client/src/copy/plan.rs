@@ -1,0 +1,171 @@
+//! What a copy has to move: found by reading manifests from the name down.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::{ImageSource, Selection};
+use crate::digest::Digest;
+use crate::error::{RegistryError, Result};
+use crate::image_config::{CONFIG_LIMIT, ImageConfig};
+use crate::manifest::{Descriptor, Index, Manifest, detect_media_type, media_type};
+use crate::platform::Platform;
+use crate::pull::{check_platform, choose};
+
+/// An index may list indexes; nobody nests them deeper.
+const NESTING_LIMIT: usize = 3;
+/// Manifests are held in memory until all blobs have arrived. Real indexes stay below one MiB in all.
+const DOCUMENTS_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// A manifest or an index with its bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Document {
+    pub(super) descriptor: Descriptor,
+    pub(super) bytes: Bytes,
+}
+
+/// An image or index with all below it, in the order to write.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) blobs: Vec<Descriptor>,
+    /// Children before parents, without the root.
+    pub(super) children: Vec<Document>,
+    /// What the name will mean.
+    pub(super) root: Document,
+}
+
+struct Walk<'a> {
+    source: &'a dyn ImageSource,
+    selection: &'a Selection,
+    blobs: Vec<Descriptor>,
+    documents: Vec<Document>,
+    seen: HashSet<Digest>,
+    bytes: u64,
+}
+
+impl Plan {
+    pub(super) async fn read(source: &dyn ImageSource, selection: &Selection) -> Result<Self> {
+        let mut walk = Walk {
+            source,
+            selection,
+            blobs: Vec::new(),
+            documents: Vec::new(),
+            seen: HashSet::new(),
+            bytes: 0,
+        };
+        let mut root = source.root().await?;
+        if let Selection::Platform(platform) = selection {
+            root = walk.narrow(root, platform).await?;
+        }
+        walk.add(root, 0).await?;
+        let Walk {
+            blobs, mut documents, ..
+        } = walk;
+        let root = documents.pop().ok_or(RegistryError::Stopped {
+            operation: "reading the image",
+        })?;
+        Ok(Self {
+            blobs,
+            children: documents,
+            root,
+        })
+    }
+}
+
+impl Walk<'_> {
+    /// Goes down from an index to the image of a platform.
+    async fn narrow(&self, mut descriptor: Descriptor, platform: &Platform) -> Result<Descriptor> {
+        for _ in 0..NESTING_LIMIT {
+            let (kind, bytes) = self.read(&descriptor).await?;
+            if !media_type::is_index(&kind) {
+                self.check_platform(&bytes, &descriptor, platform).await?;
+                descriptor.media_type = kind;
+                return Ok(descriptor);
+            }
+            descriptor = choose(&Index::parse(&bytes)?, &self.source.label(), platform)?;
+        }
+        Err(nested())
+    }
+
+    /// An image without an index is what it is; running it elsewhere fails much later and less clearly.
+    async fn check_platform(&self, manifest: &[u8], descriptor: &Descriptor, wanted: &Platform) -> Result<()> {
+        if descriptor.platform.is_some() {
+            return Ok(());
+        }
+        let config = Manifest::parse(manifest)?.config;
+        if !media_type::is_config(&config.media_type) {
+            return Ok(());
+        }
+        let bytes = super::read_small(self.source, &config, CONFIG_LIMIT).await?;
+        check_platform(&self.source.label(), wanted, &ImageConfig::parse(&bytes)?)
+    }
+
+    async fn read(&self, descriptor: &Descriptor) -> Result<(String, Bytes)> {
+        let bytes = self.source.manifest(descriptor).await?;
+        let kind = detect_media_type(&bytes, Some(&descriptor.media_type))?;
+        Ok((kind, bytes))
+    }
+
+    fn add(&mut self, mut descriptor: Descriptor, depth: usize) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            if !self.seen.insert(descriptor.digest.clone()) {
+                return Ok(());
+            }
+            let (kind, bytes) = self.read(&descriptor).await?;
+            self.bytes += bytes.len() as u64;
+            if self.bytes > DOCUMENTS_LIMIT {
+                return Err(RegistryError::InvalidDocument {
+                    what: "image index",
+                    reason: "its manifests are larger than 16 MiB together".to_owned(),
+                });
+            }
+            descriptor.media_type = kind;
+            if media_type::is_index(&descriptor.media_type) {
+                if depth >= NESTING_LIMIT {
+                    return Err(nested());
+                }
+                for child in self.wanted(Index::parse(&bytes)?)? {
+                    self.add(child, depth + 1).await?;
+                }
+            } else {
+                self.add_blobs(Manifest::parse(&bytes)?);
+            }
+            self.documents.push(Document { descriptor, bytes });
+            Ok(())
+        })
+    }
+
+    /// Chooses the entries of an index; every platform asked for must be there.
+    fn wanted(&self, index: Index) -> Result<Vec<Descriptor>> {
+        let Selection::Sparse(platforms) = self.selection else {
+            return Ok(index.manifests);
+        };
+        let mut chosen: Vec<Descriptor> = Vec::new();
+        for platform in platforms {
+            let found = choose(&index, &self.source.label(), platform)?;
+            if !chosen.iter().any(|known| known.digest == found.digest) {
+                chosen.push(found);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Layers that may not be redistributed stay at their vendor's.
+    fn add_blobs(&mut self, manifest: Manifest) {
+        let layers = manifest.layers.into_iter();
+        let own = layers.filter(|layer| !media_type::is_foreign_layer(&layer.media_type));
+        for blob in own.chain([manifest.config]) {
+            if self.seen.insert(blob.digest.clone()) {
+                self.blobs.push(blob);
+            }
+        }
+    }
+}
+
+fn nested() -> RegistryError {
+    RegistryError::InvalidDocument {
+        what: "image index",
+        reason: format!("indexes are nested deeper than {NESTING_LIMIT}"),
+    }
+}

@@ -1,0 +1,243 @@
+//! The local store as a source and as a sink.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::{BlobStream, ImageSink, ImageSource};
+use crate::client::Client;
+use crate::digest::Digest;
+use crate::error::{RegistryError, Result};
+use crate::files::{FileSection, stopped};
+use crate::manifest::{Descriptor, MANIFEST_LIMIT};
+use crate::progress::{BlobEvent, Progress};
+use crate::push::PushedHow;
+use crate::reference::Reference;
+use crate::store::{BlobWriter, Store};
+
+/// Pieces on their way to the disk. A piece is at most a few hundred KiB, and six blobs come at once: a longer queue would
+/// show in the peak memory wherever the disk is the slower one.
+const QUEUE: usize = 4;
+
+/// An image of the local store.
+#[derive(Clone, Debug)]
+pub struct StoreImage {
+    store: Store,
+    root: Root,
+    client: Option<Client>,
+}
+
+#[derive(Clone, Debug)]
+enum Root {
+    Name(Reference),
+    Descriptor(Descriptor),
+}
+
+impl StoreImage {
+    /// Means what a name means in the store.
+    #[must_use]
+    pub fn named(store: &Store, name: &Reference) -> Self {
+        Self::new(store, Root::Name(name.clone()))
+    }
+
+    /// Means an image or index of the store, whatever its names.
+    #[must_use]
+    pub fn described(store: &Store, root: &Descriptor) -> Self {
+        Self::new(store, Root::Descriptor(root.clone()))
+    }
+
+    fn new(store: &Store, root: Root) -> Self {
+        Self {
+            store: store.clone(),
+            root,
+            client: None,
+        }
+    }
+
+    /// Fetches blobs that are not here from the repositories known to have them: base layers that nobody needed to read.
+    #[must_use]
+    pub fn fetching(mut self, client: &Client) -> Self {
+        self.client = Some(client.clone());
+        self
+    }
+
+    async fn fetch_missing(&self, descriptor: &Descriptor, progress: &dyn Progress) -> Result<()> {
+        let mut result = Err(RegistryError::BlobMissing {
+            digest: descriptor.digest.clone(),
+        });
+        let Some(client) = &self.client else { return result };
+        for repository in self.store.sources(&descriptor.digest) {
+            result = client.fetch_blob(&repository, descriptor, &self.store, progress).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+}
+
+impl ImageSource for StoreImage {
+    fn label(&self) -> String {
+        match &self.root {
+            Root::Name(name) => name.to_string(),
+            Root::Descriptor(descriptor) => descriptor.digest.to_string(),
+        }
+    }
+
+    fn root(&self) -> BoxFuture<'_, Result<Descriptor>> {
+        Box::pin(async {
+            match &self.root {
+                Root::Descriptor(descriptor) => Ok(descriptor.clone()),
+                Root::Name(name) => self.store.resolve(name)?.ok_or_else(|| RegistryError::NotFound {
+                    reference: format!("{name} (in the local store)"),
+                }),
+            }
+        })
+    }
+
+    fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async {
+            self.store
+                .read_blob(&descriptor.digest, MANIFEST_LIMIT)
+                .map(Bytes::from)
+        })
+    }
+
+    fn blob<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<BlobStream<'a>>> {
+        Box::pin(async move {
+            if !self.store.has(&descriptor.digest) {
+                self.fetch_missing(descriptor, progress).await?;
+            }
+            let file = self.store.open_blob(&descriptor.digest)?;
+            let what = || format!("blob {} in the local store", descriptor.digest);
+            let section = FileSection::whole(file, &self.store.blob_path(&descriptor.digest))?;
+            section.expect_size(descriptor, what)?;
+            Ok(section.stream())
+        })
+    }
+
+    fn repositories(&self, digest: &Digest) -> Vec<Reference> {
+        self.store.sources(digest)
+    }
+}
+
+/// A place in the local store: blobs by their digest, the image by its name.
+#[derive(Clone, Debug)]
+pub struct StoreTarget {
+    store: Store,
+    name: Option<Reference>,
+}
+
+impl StoreTarget {
+    /// Gives the image a name.
+    #[must_use]
+    pub fn named(store: &Store, name: &Reference) -> Self {
+        Self {
+            store: store.clone(),
+            name: Some(name.clone()),
+        }
+    }
+
+    /// Keeps the image without a name.
+    #[must_use]
+    pub fn unnamed(store: &Store) -> Self {
+        Self {
+            store: store.clone(),
+            name: None,
+        }
+    }
+
+    async fn write(&self, descriptor: &Descriptor, source: &dyn ImageSource, progress: &dyn Progress) -> Result<()> {
+        let content = source.blob(descriptor, progress).await?;
+        progress.blob(&descriptor.digest, BlobEvent::Started { total: descriptor.size });
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let writer = self.store.writer()?;
+        let path = self.store.blob_path(&descriptor.digest);
+        // Hashing and writing are done on a thread of their own; dropping the sender ends it.
+        let disk = tokio::task::spawn_blocking(move || write_all(writer, receiver));
+        let received = receive(content, sender, descriptor, progress).await;
+        // A full disk is the cause, a download that could not go on its consequence.
+        let writer = disk
+            .await
+            .map_err(stopped)?
+            .map_err(|error| RegistryError::io("write", &path, error))?;
+        received?;
+        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+        let commit = tokio::task::spawn_blocking(move || writer.commit_expecting(&digest, Some(size)));
+        commit.await.map_err(stopped)?
+    }
+}
+
+impl ImageSink for StoreTarget {
+    fn blob<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        source: &'a dyn ImageSource,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<PushedHow>> {
+        Box::pin(async move {
+            // The nearest place is noted last, so that it comes first.
+            for repository in source.repositories(&descriptor.digest).iter().rev() {
+                self.store.add_source(&descriptor.digest, repository)?;
+            }
+            let is_here = || self.store.blob_size(&descriptor.digest) == Some(descriptor.size);
+            if !is_here() {
+                // Another build on this machine may be fetching it: then its download is this one's, too.
+                let claim = self.store.claim(&descriptor.digest).await?;
+                if !is_here() {
+                    self.write(descriptor, source, progress).await?;
+                    progress.blob(&descriptor.digest, BlobEvent::Done);
+                    drop(claim);
+                    return Ok(PushedHow::Uploaded);
+                }
+            }
+            progress.blob(&descriptor.digest, BlobEvent::Exists);
+            Ok(PushedHow::Existed)
+        })
+    }
+
+    fn manifest<'a>(&'a self, _descriptor: &'a Descriptor, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.store.put(&bytes).map(drop) })
+    }
+
+    fn name<'a>(&'a self, descriptor: &'a Descriptor, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.store.put(&bytes)?;
+            match &self.name {
+                Some(name) => self.store.tag(name, descriptor),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+/// Passes the pieces on; an error of the source ends it.
+async fn receive(
+    mut content: BlobStream<'_>,
+    sender: mpsc::Sender<Bytes>,
+    descriptor: &Descriptor,
+    progress: &dyn Progress,
+) -> Result<()> {
+    while let Some(piece) = content.try_next().await? {
+        let bytes = piece.len() as u64;
+        sender.send(piece).await.map_err(|_| RegistryError::Stopped {
+            operation: "writing a blob",
+        })?;
+        progress.blob(&descriptor.digest, BlobEvent::Advanced { bytes });
+    }
+    Ok(())
+}
+
+fn write_all(mut writer: BlobWriter, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<BlobWriter> {
+    while let Some(piece) = pieces.blocking_recv() {
+        writer.write_all(&piece)?;
+    }
+    Ok(writer)
+}
