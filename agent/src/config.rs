@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::client;
 use crate::environment;
 use crate::error::{CliError, FileError};
 
@@ -16,6 +17,17 @@ pub(crate) struct Config {
     /// Certificates to trust besides the system's; a relative path is below the file's directory.
     #[serde(default)]
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// Whether the registry client may use no network.
+    #[serde(default)]
+    pub(crate) offline: bool,
+    /// Largest layer that is fetched, in bytes; written as docker writes sizes.
+    #[serde(default, deserialize_with = "size")]
+    pub(crate) max_layer_size: Option<u64>,
+}
+
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    client::size(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Config {
@@ -37,7 +49,7 @@ impl Config {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             CliError::usage(format!("{}:{line}: {}", path.display(), error.message()))
-                .hint("`ca-bundle` is the only setting there is")
+                .hint("settings: `ca-bundle`, `offline`, `max-layer-size`")
         })?;
         if let (Some(bundle), Some(directory)) = (&config.ca_bundle, path.parent()) {
             config.ca_bundle = Some(directory.join(bundle));
@@ -60,9 +72,13 @@ mod tests {
             Some("/etc/roadstead/ca.pem".into())
         );
         assert_eq!(parse("ca-bundle = '/x.pem'").unwrap().ca_bundle, Some("/x.pem".into()));
+        let whole = parse("offline = true\nmax-layer-size = '2g'").unwrap();
+        assert_eq!((whole.offline, whole.max_layer_size), (true, Some(2 << 30)));
         for (text, expected) in [
             ("\nca-bundel = 'x'", "config.toml:2: unknown field `ca-bundel`"),
             ("x", "config.toml:1:"),
+            ("offline = 1", "config.toml:1:"),
+            ("max-layer-size = '1x'", "config.toml:1: `1x` is no size"),
         ] {
             let shown = parse(text).unwrap_err().to_string();
             assert!(shown.contains(expected), "{shown}");

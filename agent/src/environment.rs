@@ -11,6 +11,8 @@ pub(crate) const CONFIG: &str = "ROADSTEAD_CONFIG";
 pub(crate) const SHIM_SOCKET: &str = "ROADSTEAD_SHIM_SOCKET";
 /// Docker's configuration directory; a job has one of its own.
 pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// Docker's configuration directory of a job, whose logins come before all others; set for a job's commands and builds.
+pub(crate) const JOB_LOGINS: &str = "ROADSTEAD_JOB_LOGINS";
 /// Asks for output without colour.
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
 

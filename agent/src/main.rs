@@ -8,6 +8,7 @@ mod artifacts;
 mod aws;
 mod buildspec;
 mod cli;
+mod client;
 mod config;
 mod environment;
 mod error;

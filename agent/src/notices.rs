@@ -1,7 +1,7 @@
 //! Warnings and notes of all crates, as plain lines on stderr.
 
 use std::fmt::{self, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -11,6 +11,13 @@ use tracing::{Event, Level, Metadata, Subscriber};
 #[derive(Debug, Default)]
 struct Notices {
     spans: AtomicU64,
+}
+
+static DETAILS: AtomicBool = AtomicBool::new(false);
+
+/// Shows what Roadstead does in detail, too. Comes before anything is told, since what is not shown once stays hidden.
+pub(crate) fn show_details() {
+    DETAILS.store(true, Ordering::Relaxed);
 }
 
 /// Begins to show notices; for `main`, before any other thread exists.
@@ -38,7 +45,9 @@ impl Visit for Line {
 impl Subscriber for Notices {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level()
-            <= if metadata.target().starts_with("roadstead") {
+            <= if metadata.target().starts_with("roadstead") && DETAILS.load(Ordering::Relaxed) {
+                Level::DEBUG
+            } else if metadata.target().starts_with("roadstead") {
                 Level::INFO
             } else {
                 Level::WARN

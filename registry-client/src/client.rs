@@ -22,6 +22,7 @@ use crate::push::{self, PushedHow, Spool};
 use crate::reference::Reference;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::tags;
 use crate::transport::retry::RetryBudget;
 use crate::transport::{Payload, Request, Transport};
 
@@ -229,6 +230,29 @@ impl Client {
         let target = self.target(target).noting_sources(store);
         let pushed = Box::pin(copy(&source, &target, &Selection::All, progress)).await?;
         Ok(pushed.digest)
+    }
+
+    /// Lists the tags of a repository, sorted.
+    ///
+    /// # Errors
+    /// `RepositoryUnknown` when there is no such repository.
+    pub async fn tags(&self, repository: &Reference) -> Result<Vec<String>> {
+        Box::pin(tags::list(&self.transport, repository)).await
+    }
+
+    /// Takes an image of a registry away: its tag when the name has no digest, else the image with all of its tags.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, or `CannotUntag` when the registry knows no way to take a tag alone.
+    pub async fn remove(&self, name: &Reference) -> Result<()> {
+        #[cfg(feature = "ecr")]
+        if let Some(host) = crate::ecr::parse_host(name.registry()) {
+            let location = self.transport.endpoint(name)?.location().repository.clone();
+            self.transport.check_online(name)?;
+            let ca = self.transport.options().ca_bundle.as_deref();
+            return Box::pin(crate::ecr::remove(&host, &location, name, ca)).await;
+        }
+        Box::pin(tags::remove(&self.transport, name)).await
     }
 
     /// Asks what a name means now; `None` when there is no such name.

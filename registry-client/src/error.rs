@@ -219,6 +219,12 @@ pub enum RegistryError {
         /// What it was to mean.
         pushed: Digest,
     },
+    /// The registry cannot take a tag away.
+    #[error("the registry cannot take the tag of `{name}` away, only the image with all of its tags")]
+    CannotUntag {
+        /// The name.
+        name: String,
+    },
     /// The registry has lost an upload, or taken it in part.
     #[error("{host} broke off {operation}{}", detail_suffix(detail))]
     UploadLost {
@@ -500,6 +506,7 @@ impl RegistryError {
                 "bring it here by `roadstead bundle create` on a machine with a network and `roadstead bundle load`, or go without `--offline`"
                     .to_owned(),
             ),
+            Self::CannotUntag { .. } => Some("give the image by its digest: `NAME@sha256:…`".to_owned()),
             Self::Blocked { .. } => Some("use another image, or have the entry changed".to_owned()),
             Self::TagImmutable { .. } => Some("push under a new tag".to_owned()),
             Self::BlobTooLarge { .. } => Some("raise the limit by `--max-layer-size` if the image is trusted".to_owned()),

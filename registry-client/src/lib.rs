@@ -24,6 +24,7 @@ mod push;
 mod reference;
 mod secret;
 mod store;
+mod tags;
 #[cfg(test)]
 mod test_dir;
 mod transport;
@@ -31,8 +32,8 @@ mod transport;
 pub use client::{Client, ClientOptions};
 pub use config::{CredentialRule, Explanation, Location, RegistriesConfig, UploadKind};
 pub use copy::{
-    BlobStream, ImageSink, ImageSource, RegistryImage, RegistryTarget, Selection, StoreImage, StoreTarget, copy,
-    read_small,
+    BlobStream, ComposedIndex, ImageSink, ImageSource, RegistryImage, RegistryTarget, Selection, StoreImage,
+    StoreTarget, copy, read_small, select,
 };
 pub use credentials::{CredentialStore, login, logout};
 pub use digest::{Digest, DigestWriter};
@@ -45,5 +46,5 @@ pub use pull::Resolved;
 pub use push::{PushedHow, Spool};
 pub use reference::Reference;
 pub use secret::Secret;
-pub use store::{BlobWriter, Claim, Store};
+pub use store::{BlobWriter, CheckReport, Claim, Finding, Store};
 pub use transport::retry::RetryBudget;

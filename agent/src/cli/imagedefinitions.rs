@@ -7,10 +7,10 @@ use roadstead_proto::image_definitions::{
     DEFINITIONS_FILE, DETAIL_FILE, ImageDefinition, ImageDetail, parse_definitions,
 };
 use roadstead_proto::record::PushedImage;
-use roadstead_registry_client::{Client, ClientOptions, CredentialStore, Platform, Reference, RegistriesConfig, ecr};
+use roadstead_registry_client::{Platform, Reference, ecr};
 
 use super::runtime;
-use crate::config::Config;
+use crate::client::NetworkFlags;
 use crate::error::{CliError, FileError};
 use crate::shim;
 
@@ -96,16 +96,8 @@ fn is(image: &PushedImage, reference: &Reference) -> bool {
 
 /// What the registry knows of an image that this job did not push.
 async fn ask_registry(reference: &Reference) -> Result<PushedImage, CliError> {
-    let client = Client::new(ClientOptions {
-        registries: RegistriesConfig::load_default().map_err(CliError::registry)?,
-        credentials: CredentialStore::new(None),
-        ca_bundle: Config::load()?.ca_bundle,
-        ..ClientOptions::default()
-    });
-    let resolved = client
-        .map_err(CliError::registry)?
-        .resolve(reference, &Platform::host())
-        .await;
+    let client = NetworkFlags::default().client()?;
+    let resolved = client.resolve(reference, &Platform::host()).await;
     let resolved = resolved.map_err(CliError::registry)?;
     let top = resolved.index.as_ref().map_or(&resolved.descriptor, |(index, _)| index);
     Ok(PushedImage {

@@ -2,9 +2,12 @@
 
 mod agent;
 mod build;
+mod bundle;
+mod image;
 mod imagedefinitions;
 mod jobs;
 mod run;
+mod store;
 mod submit;
 
 pub(crate) use build::pushed;
@@ -28,6 +31,12 @@ struct Cli {
 enum Command {
     /// Build an image from a Dockerfile.
     Build(build::Args),
+    /// Move images between registries, the local store, layouts and archives.
+    Image(image::Args),
+    /// Carry images to a site without a network.
+    Bundle(bundle::Args),
+    /// Check the local store.
+    Store(store::Args),
     /// Run a buildspec here and now.
     Run(run::Args),
     /// Take jobs from a queue and run them.
@@ -52,6 +61,9 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Build(args) => build::main(args),
+        Command::Image(args) => image::main(args),
+        Command::Bundle(args) => bundle::main(args),
+        Command::Store(args) => store::main(&args),
         Command::Run(args) => run::main(args),
         Command::Agent(args) => agent::main(&args),
         Command::Submit(args) => submit::main(&args),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use roadstead_proto::record::Status;
 
 use super::{assignment, runtime};
+use crate::client::Network;
 use crate::config::Config;
 use crate::error::{CliError, FileError, Kind};
 use crate::interrupt::Interrupt;
@@ -53,7 +54,7 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
         initiator: "roadstead-run".to_owned(),
         source_version: None,
         repository: None,
-        ca_bundle: Config::load()?.ca_bundle,
+        network: Network::of(&Config::load()?),
         scratch: None,
     };
     let secrets = Secrets::default();

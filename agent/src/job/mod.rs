@@ -18,6 +18,7 @@ use crate::artifacts;
 use crate::buildspec::phases::{PhaseEnd, Running, run_phases};
 use crate::buildspec::shell::{Shell, ShellError};
 use crate::buildspec::{Buildspec, Diagnostic, PhaseName};
+use crate::client::Network;
 use crate::error::{FileError, chain};
 use crate::interrupt::Interrupt;
 use crate::job::output::Output;
@@ -55,7 +56,7 @@ pub(crate) struct Request {
     /// The repository, without credentials.
     pub(crate) repository: Option<String>,
     /// Certificates that registry clients of the job trust besides the system's.
-    pub(crate) ca_bundle: Option<PathBuf>,
+    pub(crate) network: Network,
     /// A private directory for the run's temporary files; one of its own when not given.
     pub(crate) scratch: Option<PathBuf>,
 }
@@ -188,7 +189,7 @@ impl Build<'_> {
     ) -> Result<Finished, JobError> {
         let (request, log) = (self.request, self.log);
         let mut output = Output::new(log.clone()).map_err(JobError::Output)?;
-        let server = crate::shim::Server::start(self.scratch, self.secrets, request.ca_bundle.as_deref())?;
+        let server = crate::shim::Server::start(self.scratch, self.secrets, &request.network)?;
         let given = variables::Given {
             request,
             spec,

@@ -11,6 +11,7 @@ use roadstead_proto::record::Record;
 use rustix::process::Signal;
 
 use super::{BuildspecSource, Finished, Request, fault, run};
+use crate::client::Network;
 use crate::config::Config;
 use crate::environment;
 use crate::error::{CliError, FileError, chain};
@@ -175,7 +176,7 @@ fn request(args: &ProcessArgs, job: &Job, config: Config) -> Result<Request, Fil
         initiator: job.initiator.clone().unwrap_or_else(|| "roadstead-agent".to_owned()),
         source_version: job.source_version.clone(),
         repository: git.then(|| git::without_credentials(&job.source.location).0),
-        ca_bundle: config.ca_bundle,
+        network: Network::of(&config),
         scratch: args.document.parent().map(Path::to_owned),
     })
 }

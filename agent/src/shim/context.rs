@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use roadstead_proto::record::PushedImage;
-use roadstead_registry_client::{Client, ClientOptions, CredentialStore, Error, RegistriesConfig, Store};
+use roadstead_registry_client::{Client, ClientOptions, Error, Store};
 
+use crate::client::Network;
 use crate::environment;
 use crate::logs::Secrets;
 
@@ -14,16 +15,16 @@ use crate::logs::Secrets;
 pub(super) struct Context {
     docker_config: PathBuf,
     secrets: Secrets,
-    ca_bundle: Option<PathBuf>,
+    network: Network,
     pushed: Mutex<Vec<PushedImage>>,
 }
 
 impl Context {
-    pub(super) fn new(docker_config: PathBuf, secrets: Secrets, ca_bundle: Option<PathBuf>) -> Self {
+    pub(super) fn new(docker_config: PathBuf, secrets: Secrets, network: Network) -> Self {
         Self {
             docker_config,
             secrets,
-            ca_bundle,
+            network,
             pushed: Mutex::default(),
         }
     }
@@ -39,12 +40,9 @@ impl Context {
 
     /// A client with the logins of this moment; an older one may hold tokens from before a `docker login`.
     pub(super) fn client(&self) -> Result<Client, Error> {
-        Client::new(ClientOptions {
-            registries: RegistriesConfig::load_default()?,
-            credentials: CredentialStore::new(Some(self.docker_config.clone())),
-            ca_bundle: self.ca_bundle.clone(),
-            ..ClientOptions::default()
-        })
+        let options = self.network.options()?;
+        let credentials = options.credentials.with_job(self.docker_config.clone());
+        Client::new(ClientOptions { credentials, ..options })
     }
 
     /// The local images.

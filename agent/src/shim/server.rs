@@ -17,6 +17,7 @@ use super::context::Context;
 use super::frame::{self, Kind, Request};
 use super::session::{Gone, Session};
 use super::{NAMES, aws, deploy, docker};
+use crate::client::Network;
 use crate::environment;
 use crate::error::FileError;
 use crate::logs::Secrets;
@@ -48,7 +49,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Sets up links and socket in `scratch` and begins to serve. Needs a tokio runtime.
-    pub(crate) fn start(scratch: &Scratch, secrets: &Secrets, ca_bundle: Option<&Path>) -> Result<Self, ShimError> {
+    pub(crate) fn start(scratch: &Scratch, secrets: &Secrets, network: &Network) -> Result<Self, ShimError> {
         let links = scratch.directory("bin")?;
         let binary = std::env::current_exe().map_err(ShimError::Listen)?;
         for name in NAMES.into_iter().chain(["roadstead"]) {
@@ -62,7 +63,7 @@ impl Server {
         let context = Arc::new(Context::new(
             scratch.directory("docker")?,
             secrets.clone(),
-            ca_bundle.map(Path::to_owned),
+            network.clone(),
         ));
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(serve(listener, Arc::clone(&context), stopped));
@@ -81,6 +82,7 @@ impl Server {
             ("PATH", self.links.clone().into()),
             (environment::SHIM_SOCKET, self.socket.clone().into()),
             (environment::DOCKER_CONFIG, self.context.docker_config().into()),
+            (environment::JOB_LOGINS, self.context.docker_config().into()),
         ]
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Blobs go first, children before their index, and the name last: whatever fails before leaves the name as it was.
 
+mod composed;
 mod plan;
 mod registry;
 mod store;
@@ -13,6 +14,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
+pub use composed::ComposedIndex;
 pub use registry::{RegistryImage, RegistryTarget};
 pub use store::{StoreImage, StoreTarget};
 
@@ -116,6 +118,8 @@ pub enum Selection {
     /// The index as it is, with the images of these platforms only. What refers to the index by its digest goes on
     /// working; its other images are missing.
     Sparse(BTreeSet<Platform>),
+    /// The index as it is, with those of its images that the source has; at least one.
+    Present,
 }
 
 /// Copies an image. Returns what the name at the sink now means.
@@ -143,6 +147,15 @@ pub async fn copy(
     }
     sink.name(&plan.root.descriptor, plan.root.bytes.clone()).await?;
     Ok(plan.root.descriptor)
+}
+
+/// Finds the manifest or index that a selection means. Returns its descriptor and its bytes.
+///
+/// # Errors
+/// `NotFound`, `NoPlatform`, or an error of the source.
+pub async fn select(source: &dyn ImageSource, selection: &Selection) -> Result<(Descriptor, Vec<u8>)> {
+    let found = plan::select(source, selection).await?;
+    Ok((found.descriptor, found.bytes.to_vec()))
 }
 
 /// Reads a small blob, and checks it.

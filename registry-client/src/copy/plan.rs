@@ -1,6 +1,6 @@
 //! What a copy has to move: found by reading manifests from the name down.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -46,18 +46,8 @@ struct Walk<'a> {
 
 impl Plan {
     pub(super) async fn read(source: &dyn ImageSource, selection: &Selection) -> Result<Self> {
-        let mut walk = Walk {
-            source,
-            selection,
-            blobs: Vec::new(),
-            documents: Vec::new(),
-            seen: HashSet::new(),
-            bytes: 0,
-        };
-        let mut root = source.root().await?;
-        if let Selection::Platform(platform) = selection {
-            root = walk.narrow(root, platform).await?;
-        }
+        let mut walk = Walk::new(source, selection);
+        let root = walk.root().await?;
         walk.add(root, 0).await?;
         let Walk {
             blobs, mut documents, ..
@@ -73,7 +63,36 @@ impl Plan {
     }
 }
 
-impl Walk<'_> {
+/// Finds the manifest or index that a selection means, without anything below it.
+pub(super) async fn select(source: &dyn ImageSource, selection: &Selection) -> Result<Document> {
+    let walk = Walk::new(source, selection);
+    let mut descriptor = walk.root().await?;
+    let (kind, bytes) = walk.read(&descriptor).await?;
+    descriptor.media_type = kind;
+    Ok(Document { descriptor, bytes })
+}
+
+impl<'a> Walk<'a> {
+    fn new(source: &'a dyn ImageSource, selection: &'a Selection) -> Self {
+        Self {
+            source,
+            selection,
+            blobs: Vec::new(),
+            documents: Vec::new(),
+            seen: HashSet::new(),
+            bytes: 0,
+        }
+    }
+
+    async fn root(&self) -> Result<Descriptor> {
+        let root = self.source.root().await?;
+        match self.selection {
+            Selection::Platform(platform) => self.narrow(root, platform).await,
+            Selection::Sparse(platforms) => self.check_single(root, platforms).await,
+            Selection::All | Selection::Present => Ok(root),
+        }
+    }
+
     /// Goes down from an index to the image of a platform.
     async fn narrow(&self, mut descriptor: Descriptor, platform: &Platform) -> Result<Descriptor> {
         for _ in 0..NESTING_LIMIT {
@@ -86,6 +105,22 @@ impl Walk<'_> {
             descriptor = choose(&Index::parse(&bytes)?, &self.source.label(), platform)?;
         }
         Err(nested())
+    }
+
+    /// An image without an index must be for one of the platforms.
+    async fn check_single(&self, root: Descriptor, platforms: &BTreeSet<Platform>) -> Result<Descriptor> {
+        let (kind, bytes) = self.read(&root).await?;
+        if media_type::is_index(&kind) {
+            return Ok(root);
+        }
+        let mut result = Ok(());
+        for platform in platforms {
+            result = self.check_platform(&bytes, &root, platform).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result.map(|()| root)
     }
 
     /// An image without an index is what it is; running it elsewhere fails much later and less clearly.
@@ -107,7 +142,10 @@ impl Walk<'_> {
         Ok((kind, bytes))
     }
 
-    fn add(&mut self, mut descriptor: Descriptor, depth: usize) -> BoxFuture<'_, Result<()>> {
+    fn add<'b>(&'b mut self, mut descriptor: Descriptor, depth: usize) -> BoxFuture<'b, Result<()>>
+    where
+        'a: 'b,
+    {
         Box::pin(async move {
             if !self.seen.insert(descriptor.digest.clone()) {
                 return Ok(());
@@ -125,8 +163,17 @@ impl Walk<'_> {
                 if depth >= NESTING_LIMIT {
                     return Err(nested());
                 }
+                let before = self.documents.len();
                 for child in self.wanted(Index::parse(&bytes)?)? {
-                    self.add(child, depth + 1).await?;
+                    match self.add(child, depth + 1).await {
+                        Err(RegistryError::BlobMissing { .. }) if *self.selection == Selection::Present => {}
+                        added => added?,
+                    }
+                }
+                if *self.selection == Selection::Present && self.documents.len() == before {
+                    return Err(RegistryError::BlobMissing {
+                        digest: descriptor.digest,
+                    });
                 }
             } else {
                 self.add_blobs(Manifest::parse(&bytes)?);

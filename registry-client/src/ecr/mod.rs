@@ -3,6 +3,8 @@
 #[cfg(feature = "ecr")]
 mod api;
 #[cfg(feature = "ecr")]
+mod images;
+#[cfg(feature = "ecr")]
 mod parts;
 #[cfg(feature = "ecr")]
 mod repository;
@@ -13,6 +15,8 @@ mod token;
 
 use std::time::SystemTime;
 
+#[cfg(feature = "ecr")]
+pub(crate) use images::remove;
 #[cfg(feature = "ecr")]
 pub(crate) use parts::{PART_SIZE, PartUpload};
 #[cfg(feature = "ecr")]

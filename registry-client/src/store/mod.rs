@@ -9,6 +9,7 @@
 //! sources/<hex>         repositories a blob can be fetched or mounted from
 //! ```
 
+mod check;
 mod claim;
 mod names;
 mod sources;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use check::{CheckReport, Finding};
 pub use claim::Claim;
 pub use writer::BlobWriter;
 

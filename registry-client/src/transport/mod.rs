@@ -166,6 +166,17 @@ impl Transport {
         Budget::new(self.options.retry_budget)
     }
 
+    /// Refuses a use of the network that goes another way than by a request of this transport.
+    pub(crate) fn check_online(&self, name: &Reference) -> Result<()> {
+        if !self.options.offline {
+            return Ok(());
+        }
+        Err(RegistryError::Offline {
+            host: name.registry().to_owned(),
+            operation: format!("`{name}`"),
+        })
+    }
+
     pub(crate) fn pace(&self) -> &Pace {
         &self.pace
     }

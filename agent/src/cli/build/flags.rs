@@ -7,6 +7,7 @@ use roadstead_registry_client::Reference;
 
 use super::output::Output;
 use super::refused::Refused;
+use crate::client::NetworkFlags;
 
 /// Build an image from a Dockerfile.
 #[derive(Debug, clap::Args)]
@@ -56,9 +57,8 @@ pub(crate) struct Args {
     /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
     #[arg(short = 'o', long = "output", value_name = "DEST")]
     outputs: Vec<String>,
-    /// CA certificates (PEM) to trust for registries and to show to RUN commands.
-    #[arg(long, value_name = "FILE")]
-    pub(super) ca_bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) network: NetworkFlags,
     /// Taken for docker's sake: nothing is left behind in any case.
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     rm: Option<bool>,
@@ -66,8 +66,8 @@ pub(crate) struct Args {
     #[arg(long, hide = true)]
     force_rm: bool,
     /// Network of RUN commands: `default` and `host` are the same here.
-    #[arg(long, value_name = "MODE", hide = true)]
-    network: Option<String>,
+    #[arg(long = "network", value_name = "MODE", hide = true)]
+    network_mode: Option<String>,
     /// `false` only: no provenance is made yet.
     #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     provenance: Option<String>,
@@ -109,7 +109,11 @@ impl Args {
                 "cannot honour the context `{context}` yet: only directories are taken"
             ));
         }
-        if let Some(network) = self.network.as_deref().filter(|n| !matches!(*n, "default" | "host")) {
+        if let Some(network) = self
+            .network_mode
+            .as_deref()
+            .filter(|n| !matches!(*n, "default" | "host"))
+        {
             return Err(format!("cannot honour `--network={network}` yet"));
         }
         for (name, value) in [("provenance", &self.provenance), ("sbom", &self.sbom)] {

@@ -23,13 +23,10 @@ use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
 use roadstead_builder::solve::{self, BuildError, Built, Cancel, LayerHook, Request, Tools};
-use roadstead_registry_client::{
-    Client, ClientOptions, CredentialStore, NoProgress, Reference, RegistriesConfig, Store,
-};
+use roadstead_registry_client::{Client, ClientOptions, NoProgress, Reference, Store};
 
 use rustix::process::Signal;
 
-use crate::config::Config;
 use crate::environment;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
@@ -40,9 +37,7 @@ use output::Output;
 /// What must be read before the namespaces are entered: inside, the user is root and home directories look different.
 struct Outside {
     data: PathBuf,
-    registries: RegistriesConfig,
-    credentials: CredentialStore,
-    ca_bundle: Option<PathBuf>,
+    options: ClientOptions,
     owner: roadstead_builder::beneath::Owner,
 }
 
@@ -62,37 +57,15 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
 
 impl Outside {
     fn read(args: &Args) -> Result<Self, CliError> {
-        let config = Config::load()?;
-        let ca_bundle = args.ca_bundle.clone().or(config.ca_bundle);
-        if let Some(path) = &ca_bundle
-            && !path.is_file()
-        {
-            return Err(CliError::usage(format!(
-                "CA bundle `{}` does not exist",
-                path.display()
-            )));
-        }
-        let docker_config = std::env::var_os(environment::DOCKER_CONFIG).map(PathBuf::from);
+        let network = args.network.network()?;
         Ok(Self {
             data: environment::data_directory(),
-            registries: RegistriesConfig::load_default().map_err(CliError::usage)?,
-            credentials: CredentialStore::new(docker_config),
-            ca_bundle,
+            options: network.options().map_err(CliError::usage)?,
             owner: roadstead_builder::beneath::Owner {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
             },
         })
-    }
-
-    fn client(&self) -> Result<Client, CliError> {
-        let options = ClientOptions {
-            registries: self.registries.clone(),
-            credentials: self.credentials.clone(),
-            ca_bundle: self.ca_bundle.clone(),
-            ..ClientOptions::default()
-        };
-        Client::new(options).map_err(CliError::failed)
     }
 }
 
@@ -123,7 +96,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
-        client: outside.client()?,
+        client: Client::new(outside.options.clone()).map_err(CliError::registry)?,
         layers: Layers::open(&outside.data.join("layers"), &scratch.path()).map_err(CliError::failed)?,
         cache: LocalCache::open(&outside.data.join("cache"), &store).map_err(CliError::failed)?,
         progress,
@@ -190,7 +163,7 @@ fn request(
         platform,
         no_cache: args.no_cache,
         pull: args.pull,
-        ca_bundle: outside.ca_bundle.clone(),
+        ca_bundle: outside.options.ca_bundle.clone(),
         on_layer,
     })
 }

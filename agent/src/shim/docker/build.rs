@@ -33,9 +33,10 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
     command
         .env_clear()
         .envs(&session.request.environment)
-        .env(environment::DOCKER_CONFIG, context.docker_config());
+        .env(environment::JOB_LOGINS, context.docker_config());
     command.env_remove(environment::SHIM_SOCKET);
-    for variable in [environment::CONFIG, environment::DATA] {
+    // The machine's own settings, not what a command may have made of them.
+    for variable in [environment::CONFIG, environment::DATA, environment::DOCKER_CONFIG] {
         command.env_remove(variable);
         if let Some(value) = std::env::var_os(variable) {
             command.env(variable, value);
