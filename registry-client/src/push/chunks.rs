@@ -5,8 +5,8 @@
 //! got.
 
 use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue};
 
@@ -60,7 +60,8 @@ pub(super) struct Gather<'a> {
 impl<'a> Gather<'a> {
     pub(super) fn new(content: BlobStream<'a>) -> Self {
         Self {
-            content,
+            // Asked again after its end, a stream may do anything.
+            content: Box::pin(content.fuse()),
             rest: Bytes::new(),
         }
     }

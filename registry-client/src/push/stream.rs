@@ -1,6 +1,6 @@
 //! Sending content while it is made: neither its digest nor its size is known until its end.
 
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::feed::Report;
 use super::session::{self, Upload};
@@ -17,12 +17,14 @@ use crate::transport::{Direction, Endpoint};
 pub(crate) async fn push_stream(
     target: &RegistryTarget,
     media_type: &str,
-    mut content: BlobStream<'_>,
+    content: BlobStream<'_>,
     mut spool: Spool,
     progress: &dyn Progress,
 ) -> Result<Descriptor> {
     let endpoint = target.endpoint()?;
     let slot = target.transport.slot(&endpoint, Direction::Upload).await?;
+    // Asked again after its end, a stream may do anything.
+    let mut content: BlobStream<'_> = Box::pin(content.fuse());
     let mut tee = Tee {
         content: &mut content,
         spool: &mut spool,

@@ -22,13 +22,22 @@ impl Setup {
     }
 
     pub(crate) fn with_registries(toml: &str) -> Self {
+        Self::make(toml, |_| ())
+    }
+
+    pub(crate) fn with_options(change: impl FnOnce(&mut ClientOptions)) -> Self {
+        Self::make("", change)
+    }
+
+    fn make(toml: &str, change: impl FnOnce(&mut ClientOptions)) -> Self {
         let dir = TestDir::new();
         let origin = dir.path().join("registries.toml");
-        let options = ClientOptions {
+        let mut options = ClientOptions {
             registries: RegistriesConfig::from_toml(toml, &origin).unwrap(),
             credentials: CredentialStore::new(Some(dir.path().join("docker"))),
             ..ClientOptions::default()
         };
+        change(&mut options);
         Self {
             store: Store::open(&dir.path().join("store")).unwrap(),
             client: Client::new(options).unwrap(),

@@ -7,6 +7,8 @@ mod errors;
 mod faults;
 mod images;
 mod logins;
+mod mirrors;
 mod proxy;
 mod round_trip;
 mod servers;
+mod uploads;

@@ -38,6 +38,56 @@ pub(crate) struct Server {
     _dir: TestDir,
 }
 
+/// What a client needs to reach a registry that wants a certificate.
+pub(crate) struct ClientFiles {
+    pub(crate) ca: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Makes a certificate for 127.0.0.1 of its own authority; returns what the registry's configuration says of it, and its text.
+fn server_certificate(dir: &TestDir) -> (String, String) {
+    let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
+    openssl(
+        &[
+            "req",
+            "-x509",
+            "-subj",
+            "/CN=roadstead test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ],
+        &[("-keyout", &key), ("-out", &certificate)],
+    );
+    let text = std::fs::read_to_string(&certificate).unwrap();
+    let tls = format!(
+        "  tls:\n    certificate: {}\n    key: {}\n",
+        certificate.display(),
+        key.display()
+    );
+    (tls, text)
+}
+
+fn openssl(words: &[&str], files: &[(&str, &Path)]) {
+    let mut command = Command::new("openssl");
+    command.args(words).stderr(Stdio::null());
+    command.args([
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    for (option, file) in files {
+        command.arg(option).arg(file);
+    }
+    assert!(command.status().expect("openssl is needed for this test").success());
+}
+
 /// User and password the registry of [`Server::with_login`] takes.
 pub(crate) const LOGIN: (&str, &str) = ("tester", "secret-pass");
 
@@ -65,35 +115,50 @@ impl Server {
     /// Starts a registry that speaks https with a certificate of its own authority; returns that certificate, too.
     pub(crate) fn with_tls() -> (Self, String) {
         let dir = TestDir::new();
-        let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
-        let status = Command::new("openssl")
-            .args([
+        let (tls, text) = server_certificate(&dir);
+        (Self::start_registry(&tls, dir), text)
+    }
+
+    /// Starts a registry that speaks https and wants a client certificate; returns the files a client needs.
+    pub(crate) fn with_client_certificates() -> (Self, ClientFiles) {
+        let dir = TestDir::new();
+        let (tls, _) = server_certificate(&dir);
+        let authority = dir.path().join("authority.pem");
+        let files = ClientFiles {
+            ca: dir.path().join("cert.pem"),
+            certificate: dir.path().join("client.pem"),
+            key: dir.path().join("client.key"),
+        };
+        let authority_key = dir.path().join("authority.key");
+        openssl(
+            &[
                 "req",
                 "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args(["-subj", "/CN=roadstead test", "-addext", "subjectAltName=IP:127.0.0.1"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .stderr(Stdio::null())
-            .status();
-        assert!(status.expect("openssl is needed for this test").success());
-        let text = std::fs::read_to_string(&certificate).unwrap();
-        let tls = format!(
-            "  tls:\n    certificate: {}\n    key: {}\n",
-            certificate.display(),
-            key.display()
+                "-subj",
+                "/CN=clients",
+                "-addext",
+                "basicConstraints=critical,CA:TRUE",
+            ],
+            &[("-keyout", &authority_key), ("-out", &authority)],
         );
-        (Self::start_registry(&tls, dir), text)
+        openssl(
+            &[
+                "req",
+                "-x509",
+                "-subj",
+                "/CN=builder",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+            ],
+            &[
+                ("-CA", &authority),
+                ("-CAkey", &authority_key),
+                ("-keyout", &files.key),
+                ("-out", &files.certificate),
+            ],
+        );
+        let tls = format!("{tls}    clientcas:\n      - {}\n", authority.display());
+        (Self::start_registry(&tls, dir), files)
     }
 
     /// Starts moto, which stands for AWS.
