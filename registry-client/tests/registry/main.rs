@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 
+mod corruption;
 mod errors;
 mod faults;
+mod http;
 mod images;
+mod interruptions;
 mod logins;
 mod proxy;
 mod round_trip;
