@@ -74,6 +74,28 @@ async fn a_bit_that_was_wrong_before_a_download_went_on_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_layer_that_is_too_short_at_the_registry_is_refused_by_its_size() {
+    let bytes = noise(112, 300_000);
+    let short = bytes[..200_000].to_vec();
+    let rule = move |head: &Head| match head.is("GET", "/blobs/") {
+        true => truncated(head, &short),
+        false => Action::Forward,
+    };
+    let error = fetch_spoiled(rule, &bytes).await;
+    assert!(
+        matches!(
+            error,
+            RegistryError::SizeMismatch {
+                expected: 300_000,
+                actual: 200_000,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_layer_that_was_too_short_once_is_completed() {
     let server = Server::registry();
     let bytes = noise(113, 300_000);
