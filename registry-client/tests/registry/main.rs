@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 
+mod chaos;
 mod corruption;
 mod errors;
 mod faults;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Cursor, ErrorKind, Read, Result, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,23 +68,29 @@ type Rule = dyn Fn(&Head) -> Action + Send + Sync;
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     seen: Arc<Mutex<Vec<Head>>>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Proxy {
-    /// Starts a proxy before a port. Its thread ends with the process.
+    /// Starts a proxy before a port. It takes connections until it is dropped.
     pub(crate) fn start(upstream: u16, rule: impl Fn(&Head) -> Action + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, rule): (_, Arc<Rule>) = (Arc::clone(&seen), Arc::new(rule));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&is_over);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
                 let (log, rule) = (Arc::clone(&log), Arc::clone(&rule));
                 // A client that goes away early is part of some tests.
                 std::thread::spawn(move || serve(client, upstream, &log, &rule).ok());
             }
         });
-        Self { port, seen }
+        Self { port, seen, is_over }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -99,6 +106,14 @@ impl Proxy {
             .filter(|head| head.is(method, part))
             .cloned()
             .collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        // The thread looks at it when it is woken; one that cannot be woken ends with the process.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 
