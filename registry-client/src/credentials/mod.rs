@@ -8,7 +8,7 @@ mod ecr_tokens;
 mod helper;
 mod login;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -24,6 +24,8 @@ use crate::secret::Secret;
 
 const FILE_NAME: &str = "config.json";
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+/// Name of Docker Hub in an image's name.
+const DOCKER_HUB: &str = "docker.io";
 /// Key under which docker keeps the login to Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Docker's sign that the secret is an OAuth2 refresh token.
@@ -50,19 +52,20 @@ pub struct CredentialStore {
 /// What of docker's `config.json` matters here.
 #[derive(Default, Deserialize)]
 struct DockerConfig {
-    #[serde(default, deserialize_with = "null_as_none")]
-    auths: HashMap<String, AuthEntry>,
-    #[serde(default, rename = "credHelpers", deserialize_with = "null_as_none")]
+    /// Sorted, so that a file with several spellings of a key means the same each time it is read.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    auths: BTreeMap<String, AuthEntry>,
+    #[serde(default, rename = "credHelpers", deserialize_with = "null_as_empty")]
     helpers: HashMap<String, String>,
     #[serde(default, rename = "credsStore")]
     store: Option<String>,
 }
 
 /// Some tools write `null` for an empty map, and docker takes it.
-fn null_as_none<'de, D, T>(deserializer: D) -> std::result::Result<HashMap<String, T>, D::Error>
+fn null_as_empty<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
+    T: Deserialize<'de> + Default,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -122,25 +125,62 @@ impl CredentialStore {
         let Some(path) = self.directory.as_ref().map(|directory| directory.join(FILE_NAME)) else {
             return Ok(None);
         };
-        let config = read_config(&path)?;
-        let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host };
-        if let Some(helper) = config.helpers.get(host).or_else(|| config.helpers.get(server)) {
-            return helper::get(helper, server).await;
+        match read_config(&path)?.look_up(host, repository, &path)? {
+            Stored::Login { key, credential } => {
+                tracing::debug!(key, "a stored login");
+                Ok(Some(credential))
+            }
+            Stored::Helper { name, server } => helper::get(&name, server).await,
+            Stored::Nothing => Ok(None),
+        }
+    }
+}
+
+/// What a file says about the login to a host.
+pub(crate) enum Stored<'a> {
+    Login {
+        /// The host, or the path below it, that the login was found under.
+        key: String,
+        credential: Credential,
+    },
+    /// A program has it.
+    Helper {
+        name: String,
+        server: &'a str,
+    },
+    Nothing,
+}
+
+impl DockerConfig {
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        // The text holds secrets: the parser's message may quote only a place, not content.
+        serde_json::from_slice(bytes).map_err(|error| file_error(path, parse_reason(&error)))
+    }
+
+    fn look_up<'a>(&self, host: &'a str, repository: Option<&str>, path: &Path) -> Result<Stored<'a>> {
+        let server = if host == DOCKER_HUB { DOCKER_HUB_KEY } else { host };
+        if let Some(helper) = self.helpers.get(host).or_else(|| self.helpers.get(server)) {
+            let name = helper.clone();
+            return Ok(Stored::Helper { name, server });
         }
         for key in keys_by_length(host, repository) {
-            let entry = config
-                .auths
-                .iter()
-                .find(|(name, _)| normal_key(name) == key)
-                .map(|(_, entry)| entry);
-            if let Some(credential) = entry.map(|entry| read_entry(entry, &key, &path)).transpose()?.flatten() {
-                return Ok(Some(credential));
+            let spelt = if key == DOCKER_HUB { DOCKER_HUB_KEY } else { &key };
+            let mut entries: Vec<_> = self.auths.iter().filter(|(name, _)| normal_key(name) == key).collect();
+            // The spelling of `docker login` comes before others.
+            entries.sort_by_key(|(name, _)| *name != spelt);
+            for (_, entry) in entries {
+                if let Some(credential) = read_entry(entry, &key, path)? {
+                    return Ok(Stored::Login { key, credential });
+                }
             }
         }
-        match &config.store {
-            Some(helper) if !helper.is_empty() => helper::get(helper, server).await,
-            _ => Ok(None),
-        }
+        Ok(match &self.store {
+            Some(helper) if !helper.is_empty() => Stored::Helper {
+                name: helper.clone(),
+                server,
+            },
+            _ => Stored::Nothing,
+        })
     }
 }
 
@@ -159,8 +199,7 @@ impl Credential {
 
 fn read_config(path: &Path) -> Result<DockerConfig> {
     match read_file(path)? {
-        // The text holds secrets: the parser's message may quote only a place, not content.
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| file_error(path, parse_reason(&error))),
+        Some(bytes) => DockerConfig::parse(&bytes, path),
         None => Ok(DockerConfig::default()),
     }
 }
@@ -222,7 +261,7 @@ fn normal_key(key: &str) -> String {
         .map_or((bare, None), |(host, path)| (host, Some(path)));
     let host = host.to_ascii_lowercase();
     let host = if matches!(host.as_str(), "index.docker.io" | "registry-1.docker.io") {
-        "docker.io"
+        DOCKER_HUB
     } else {
         &host
     };
@@ -303,6 +342,23 @@ mod tests {
             ("x.r.example/app", None),
         ] {
             assert_eq!(find(&json, name).await.unwrap(), expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_several_spellings_dockers_own_is_taken_each_time() {
+        let entry = |user: &str| format!(r#"{{"username":"{user}","password":"x"}}"#);
+        let json = format!(
+            r#"{{"auths":{{"docker.io":{},"https://index.docker.io/v1/":{},"http://r.example":{{}},
+            "https://r.example":{},"https://r.example/v2/":{}}}}}"#,
+            entry("a"),
+            entry("b"),
+            entry("c"),
+            entry("d")
+        );
+        for _ in 0..20 {
+            assert_eq!(find(&json, "node").await.unwrap(), pair("b", "x"));
+            assert_eq!(find(&json, "r.example/app").await.unwrap(), pair("c", "x"));
         }
     }
 
