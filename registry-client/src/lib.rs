@@ -12,6 +12,9 @@ mod credentials;
 mod digest;
 pub mod ecr;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image_config;
 mod manifest;
 mod platform;

@@ -184,6 +184,13 @@ impl DockerConfig {
     }
 }
 
+/// Looks a host up in the bytes of a file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn look_up<'a>(bytes: &[u8], host: &'a str, repository: Option<&str>) -> Result<Stored<'a>> {
+    let path = Path::new(FILE_NAME);
+    DockerConfig::parse(bytes, path)?.look_up(host, repository, path)
+}
+
 impl Default for CredentialStore {
     fn default() -> Self {
         Self::new(None)
