@@ -15,6 +15,9 @@ mod digest;
 pub mod ecr;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image_config;
 mod manifest;
 mod platform;

@@ -13,6 +13,7 @@ mod demo;
 mod error;
 mod http;
 mod server;
+mod soak;
 mod test;
 mod tools;
 mod workspace;
@@ -24,11 +25,13 @@ use error::{Result, TaskError};
 const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask test
        cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
+       cargo xtask soak [--seed N] [--rounds N] [--only PART,...]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
        with --binary, by a roadstead that was built before
 test   formatting, lints and all tests
-bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large";
+bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large
+soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +50,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["demo"] => demo::run(None),
         ["demo", "--binary", binary] => demo::run(Some(binary.into())),
         ["bench", options @ ..] => bench::run(options),
+        ["soak", options @ ..] => soak::run(options),
         ["test"] => test::run_all(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{DOCKER_HUB_KEY, FILE_NAME, file_error, normal_key, parse_reason, read_file};
+use super::docker_config::{DOCKER_HUB_KEY, FILE_NAME, file_error, normal_key, parse_reason, read_file};
 use crate::error::{RegistryError, Result};
 use crate::reference::is_registry;
 use crate::secret::Secret;

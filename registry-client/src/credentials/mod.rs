@@ -3,33 +3,29 @@
 //! They are looked up under the name the user wrote, since `docker login` was made for it, and only after a registry has
 //! asked for a login.
 
+mod docker_config;
 #[cfg(feature = "ecr")]
 mod ecr_tokens;
 mod helper;
 mod login;
 mod rule;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 
+pub(crate) use docker_config::Stored;
+#[cfg(feature = "fuzzing")]
+pub(crate) use docker_config::look_up;
+use docker_config::{FILE_NAME, credential, read_config};
 pub use login::{login, logout};
 
 use crate::config::Location;
-use crate::error::{RegistryError, Result};
+use crate::error::Result;
 use crate::reference::Reference;
 use crate::secret::Secret;
-
-const FILE_NAME: &str = "config.json";
-const FILE_LIMIT: u64 = 4 * 1024 * 1024;
-/// Key under which docker keeps the login to Docker Hub.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-/// Docker's sign that the secret is an OAuth2 refresh token.
-const TOKEN_USER: &str = "<token>";
 
 /// A login found for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,35 +56,6 @@ pub(crate) struct Lookup<'a> {
     pub(crate) location: &'a Location,
     /// Certificates to trust when AWS is asked.
     pub(crate) ca: Option<&'a Path>,
-}
-
-/// What of docker's `config.json` matters here.
-#[derive(Default, Deserialize)]
-struct DockerConfig {
-    #[serde(default, deserialize_with = "null_as_none")]
-    auths: HashMap<String, AuthEntry>,
-    #[serde(default, rename = "credHelpers", deserialize_with = "null_as_none")]
-    helpers: HashMap<String, String>,
-    #[serde(default, rename = "credsStore")]
-    store: Option<String>,
-}
-
-/// Some tools write `null` for an empty map, and docker takes it.
-fn null_as_none<'de, D, T>(deserializer: D) -> std::result::Result<HashMap<String, T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-#[derive(Default, Deserialize)]
-struct AuthEntry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    #[serde(rename = "identitytoken")]
-    identity_token: Option<String>,
 }
 
 impl CredentialStore {
@@ -193,48 +160,25 @@ fn hosts(lookup: Lookup<'_>) -> impl Iterator<Item = &str> {
 /// Looks a login up under the name the user wrote, since `docker login` was made for it, and then under the place it leads
 /// to, which may have an account of its own.
 async fn find_named(directory: &Path, lookup: Lookup<'_>) -> Result<Option<Credential>> {
-    let config = read_config(&directory.join(FILE_NAME))?;
+    let path = directory.join(FILE_NAME);
+    let config = read_config(&path)?;
     let mut repository = Some(lookup.name.repository());
     for host in hosts(lookup) {
-        let found = find_stored(&config, &directory.join(FILE_NAME), host, repository).await?;
-        if found.is_some() {
-            return Ok(found);
+        match config.look_up(host, repository, &path)? {
+            Stored::Login { key, credential } => {
+                tracing::debug!("credentials for {host}: found under `{key}` in {}", path.display());
+                return Ok(Some(credential));
+            }
+            Stored::Helper { name, server } => {
+                if let Some(found) = helper::get(&name, server).await? {
+                    return Ok(Some(found));
+                }
+            }
+            Stored::Nothing => {}
         }
         repository = Some(&lookup.location.repository);
     }
     Ok(None)
-}
-
-async fn find_stored(
-    config: &DockerConfig,
-    path: &Path,
-    host: &str,
-    repository: Option<&str>,
-) -> Result<Option<Credential>> {
-    let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host };
-    let keys = keys_by_length(host, repository);
-    if let Some(helper) = keys
-        .iter()
-        .map(String::as_str)
-        .chain([server])
-        .find_map(|key| config.helpers.get(key))
-    {
-        return helper::get(helper, server).await;
-    }
-    for key in keys {
-        let entry = config
-            .auths
-            .iter()
-            .find(|(name, _)| normal_key(name) == key)
-            .map(|(_, entry)| entry);
-        if let Some(credential) = entry.map(|entry| read_entry(entry, &key, path)).transpose()?.flatten() {
-            return Ok(Some(credential));
-        }
-    }
-    match &config.store {
-        Some(helper) if !helper.is_empty() => helper::get(helper, server).await,
-        _ => Ok(None),
-    }
 }
 
 impl Default for CredentialStore {
@@ -250,122 +194,11 @@ impl Credential {
     }
 }
 
-fn read_config(path: &Path) -> Result<DockerConfig> {
-    match read_file(path)? {
-        // The text holds secrets: the parser's message may quote only a place, not content.
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| file_error(path, parse_reason(&error))),
-        None => Ok(DockerConfig::default()),
-    }
-}
-
-fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
-    use std::io::Read as _;
-    let failed = |error| RegistryError::io("read", path, error);
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(file_error(path, "the file is larger than 4 MiB".to_owned()));
-    }
-    Ok(Some(bytes))
-}
-
-fn parse_reason(error: &serde_json::Error) -> String {
-    format!("it is not valid at line {} column {}", error.line(), error.column())
-}
-
-fn file_error(path: &Path, message: String) -> RegistryError {
-    RegistryError::CredentialFile {
-        path: path.to_owned(),
-        message,
-    }
-}
-
-/// Lists the keys that may hold the login: the whole path, each shorter one, the host.
-fn keys_by_length(host: &str, repository: Option<&str>) -> Vec<String> {
-    let mut key = match repository {
-        Some(repository) => format!("{host}/{repository}"),
-        None => host.to_owned(),
-    };
-    let mut keys = vec![key.clone()];
-    while let Some(slash) = key.rfind('/') {
-        key.truncate(slash);
-        keys.push(key.clone());
-    }
-    keys
-}
-
-/// Brings the spellings of keys met in the wild to `host[/path]`.
-fn normal_key(key: &str) -> String {
-    let bare = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
-    let bare = bare.trim_end_matches('/');
-    let bare = bare
-        .strip_suffix("/v1")
-        .or_else(|| bare.strip_suffix("/v2"))
-        .unwrap_or(bare);
-    let (host, path) = bare
-        .split_once('/')
-        .map_or((bare, None), |(host, path)| (host, Some(path)));
-    let host = host.to_ascii_lowercase();
-    let host = if matches!(host.as_str(), "index.docker.io" | "registry-1.docker.io") {
-        "docker.io"
-    } else {
-        &host
-    };
-    path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
-}
-
-/// An entry without content is docker's note that a helper has the login.
-fn read_entry(entry: &AuthEntry, key: &str, path: &Path) -> Result<Option<Credential>> {
-    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let (user, password) = match filled(&entry.auth) {
-        Some(auth) => {
-            let decoded = STANDARD
-                .decode(auth.trim())
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok());
-            let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-            let Some((user, password)) = pair else {
-                return Err(file_error(
-                    path,
-                    format!("the `auth` of `{key}` is not base64 of `user:password`"),
-                ));
-            };
-            (user.to_owned(), password.trim_end_matches('\0').to_owned())
-        }
-        None => (
-            filled(&entry.username).unwrap_or_default(),
-            filled(&entry.password).unwrap_or_default(),
-        ),
-    };
-    let identity = filled(&entry.identity_token);
-    if user.is_empty() && identity.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(credential(user, password, identity)))
-}
-
-fn credential(user: String, password: String, identity: Option<String>) -> Credential {
-    let is_identity_token = identity.is_some() || user == TOKEN_USER;
-    Credential {
-        user,
-        secret: Secret::new(identity.unwrap_or(password)),
-        is_identity_token,
-        expires_at: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::RegistriesConfig;
+    use crate::error::RegistryError;
     use crate::test_dir::TestDir;
 
     async fn find_in(store: &CredentialStore, name: &str) -> Result<Option<Credential>> {
@@ -408,6 +241,23 @@ mod tests {
             ("x.r.example/app", None),
         ] {
             assert_eq!(find(&json, name).await.unwrap(), expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_several_spellings_dockers_own_is_taken_each_time() {
+        let entry = |user: &str| format!(r#"{{"username":"{user}","password":"x"}}"#);
+        let json = format!(
+            r#"{{"auths":{{"docker.io":{},"https://index.docker.io/v1/":{},"http://r.example":{{}},
+            "https://r.example":{},"https://r.example/v2/":{}}}}}"#,
+            entry("a"),
+            entry("b"),
+            entry("c"),
+            entry("d")
+        );
+        for _ in 0..20 {
+            assert_eq!(find(&json, "node").await.unwrap(), pair("b", "x"));
+            assert_eq!(find(&json, "r.example/app").await.unwrap(), pair("c", "x"));
         }
     }
 

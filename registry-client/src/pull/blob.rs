@@ -207,6 +207,12 @@ async fn request_blob(
         200 => Ok(answer),
         206 if position > 0 && answer.header(CONTENT_RANGE).and_then(range_start) == Some(position) => Ok(answer),
         206 => Err(protocol(endpoint, operation, "another range than the one asked for")),
+        // Nothing begins at this position: the registry's blob ends there, before its size.
+        416 if position > 0 => Err(RegistryError::SizeMismatch {
+            what: format!("blob {} sent by {}", descriptor.digest, endpoint.label()),
+            expected: descriptor.size,
+            actual: position,
+        }),
         404 => Err(match answer.into_error(endpoint, operation).await {
             RegistryError::Status { .. } => RegistryError::BlobUnknown {
                 host: endpoint.label(),

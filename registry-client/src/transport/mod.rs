@@ -4,7 +4,7 @@
 //! redirect to another place.
 
 pub(crate) mod answer;
-mod challenge;
+pub(crate) mod challenge;
 pub(crate) mod guard;
 mod pace;
 pub(crate) mod retry;

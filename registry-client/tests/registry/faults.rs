@@ -15,7 +15,7 @@ fn amd64() -> Platform {
 }
 
 /// Pushes an image of one layer straight to the server.
-async fn seed(server: &Server, layer: &[u8]) -> Descriptor {
+pub(crate) async fn seed(server: &Server, layer: &[u8]) -> Descriptor {
     let setup = Setup::new();
     let image = setup.image("linux/amd64", &[layer.to_vec()]);
     let name: Reference = format!("{}/app", server.host()).parse().unwrap();
@@ -28,7 +28,7 @@ async fn seed(server: &Server, layer: &[u8]) -> Descriptor {
 }
 
 /// Lets the first requests of a kind fail, and the others pass.
-fn first(
+pub(crate) fn first(
     count: usize,
     method: &'static str,
     part: &'static str,
@@ -159,6 +159,48 @@ async fn a_redirect_to_another_place_does_not_see_the_login() {
     let asked = other.seen("GET", "/signed");
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].header("authorization"), None);
+}
+
+#[tokio::test]
+async fn an_object_store_that_refuses_a_second_login_serves_the_blobs() {
+    // Amazon ECR sends reads to S3, which answers 400 when `Authorization` comes along with a signed address.
+    let server = Server::registry();
+    let bytes = noise(32, 2_000_000);
+    let layer = seed(&server, &bytes).await;
+    let broken = AtomicUsize::new(0);
+    let s3 = Proxy::start(server.port, move |head| match head.header("authorization") {
+        Some(_) => Action::answer("400 Bad Request", "", "Only one auth mechanism allowed"),
+        None if broken.fetch_add(1, Ordering::Relaxed) == 1 => Action::Cut(700_000),
+        None => Action::Forward,
+    });
+    let place = s3.host();
+    let proxy = Proxy::start(server.port, move |head| match head.header("authorization") {
+        None => Action::answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", ""),
+        Some(_) if head.is("GET", "/blobs/") => {
+            let location = format!("Location: http://{place}{}?X-Amz-Signature=abc\r\n", head.target);
+            Action::answer("307 Temporary Redirect", &location, "")
+        }
+        Some(_) => Action::Forward,
+    });
+    let setup = Setup::new();
+    setup.log_in(&proxy.host(), LOGIN.0, LOGIN.1);
+    let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    let pulled = setup.client.pull(&name, &amd64(), &setup.store, &NoProgress).await;
+    assert_eq!(pulled.unwrap().manifest.layers[0].digest, layer.digest);
+    assert_eq!(setup.store.read_blob(&layer.digest, 2_000_000).unwrap(), bytes);
+    // The configuration, the layer, and the rest of it: asked of the registry again, since signatures expire.
+    let asked = s3.seen("GET", "/blobs/");
+    let ranges: Vec<Option<&str>> = asked.iter().map(|head| head.header("range")).collect();
+    assert_eq!(ranges, [None, None, Some("bytes=700000-")]);
+    assert!(asked.iter().all(|head| head.header("authorization").is_none()));
+    let redirected = proxy.seen("GET", "/blobs/");
+    assert_eq!(
+        redirected
+            .iter()
+            .filter(|head| head.header("authorization").is_some())
+            .count(),
+        3
+    );
 }
 
 #[tokio::test]

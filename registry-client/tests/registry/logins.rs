@@ -253,6 +253,27 @@ async fn a_token_that_is_refused_is_renewed_also_in_the_middle_of_an_upload() {
 }
 
 #[tokio::test]
+async fn a_token_that_expires_while_many_blobs_are_sent_is_renewed_once() {
+    let server = Server::registry();
+    // Uploads that run side by side are refused together.
+    let used = AtomicUsize::new(0);
+    let proxy = token_proxy(server.port, move |token| {
+        token != "token-0" || used.fetch_add(1, Ordering::Relaxed) < 7
+    });
+    let setup = Setup::new();
+    let layers: Vec<Vec<u8>> = (0..5).map(|seed| noise(60 + seed, 300_000)).collect();
+    let image = setup.image("linux/amd64", &layers);
+    let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    let pushed = setup.client.push(&setup.store, &image, &name, &NoProgress).await;
+    assert_eq!(pushed.unwrap(), image.digest);
+    assert_eq!(proxy.seen("GET", "/token").len(), 2);
+    let straight: Reference = format!("{}/app", server.host()).parse().unwrap();
+    let there = Setup::new();
+    let pulled = there.client.pull(&straight, &amd64(), &there.store, &NoProgress).await;
+    assert_eq!(pulled.unwrap().descriptor.digest, image.digest);
+}
+
+#[tokio::test]
 async fn a_token_that_is_never_taken_ends_in_a_refusal() {
     let server = Server::registry();
     let proxy = token_proxy(server.port, |_| false);

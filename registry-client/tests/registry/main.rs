@@ -3,9 +3,13 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 
+mod chaos;
+mod corruption;
 mod errors;
 mod faults;
+mod http;
 mod images;
+mod interruptions;
 mod logins;
 mod mirrors;
 mod proxy;
