@@ -16,6 +16,7 @@ use futures_util::stream::{BoxStream, FuturesUnordered};
 
 pub use composed::ComposedIndex;
 pub use registry::{RegistryImage, RegistryTarget};
+pub(crate) use store::write_all;
 pub use store::{StoreImage, StoreTarget};
 
 use crate::digest::Digest;

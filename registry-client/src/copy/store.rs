@@ -235,7 +235,8 @@ async fn receive(
     Ok(())
 }
 
-fn write_all(mut writer: BlobWriter, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<BlobWriter> {
+/// Writes what comes, until nobody sends any more.
+pub(crate) fn write_all(mut writer: BlobWriter, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<BlobWriter> {
     while let Some(piece) = pieces.blocking_recv() {
         writer.write_all(&piece)?;
     }

@@ -85,7 +85,6 @@ impl<'a> Gather<'a> {
 
 /// Sends a chunk, again if need be.
 async fn send_chunk(job: &Job<'_>, upload: &mut Upload, start: u64, chunk: &Bytes) -> Result<()> {
-    let end = start + chunk.len() as u64;
     let mut attempt = 1;
     loop {
         let Err(error) = patch(job, upload, start, chunk).await else {
@@ -97,10 +96,9 @@ async fn send_chunk(job: &Job<'_>, upload: &mut Upload, start: u64, chunk: &Byte
         tokio::time::sleep(delay).await;
         attempt += 1;
         match session::received(&job.target.transport, job.endpoint, upload).await {
-            // Only its answer was lost.
-            Ok(Some(received)) if received == end => return Ok(()),
             Ok(Some(received)) if received == start => job.goes_on(&error, start),
-            // It does not say, or has taken part of the chunk: all is sent again in an upload of its own.
+            // It does not say, or has taken the chunk in part or whole: the upload's address then holds a state that the
+            // registry does not accept any more (distribution, `blobupload.go`), and all is sent again in another one.
             _ => return Err(error),
         }
     }

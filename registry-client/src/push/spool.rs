@@ -5,13 +5,18 @@ use std::io::Write as _;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::copy::{BlobStream, ImageSource, StoreImage};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::copy::{BlobStream, ImageSource, StoreImage, write_all};
 use crate::digest::{Digest, DigestWriter};
 use crate::error::{RegistryError, Result};
 use crate::files::stopped;
 use crate::manifest::Descriptor;
 use crate::progress::Progress;
 use crate::store::{BlobWriter, Store};
+
+const QUEUE: usize = 4;
 
 /// Keeps content of unknown digest.
 #[derive(Debug)]
@@ -23,8 +28,9 @@ pub struct Spool {
 enum Place {
     Store {
         store: Store,
-        /// Away only while a piece is written.
-        writer: Option<BlobWriter>,
+        pieces: mpsc::Sender<Bytes>,
+        /// Hashing and writing on a thread of their own: they would hold up the other uploads of this one.
+        writing: JoinHandle<std::io::Result<BlobWriter>>,
     },
     Memory {
         limit: u64,
@@ -35,14 +41,19 @@ enum Place {
 }
 
 impl Spool {
-    /// Keeps the content as a blob of a store: all of it, however much there is.
+    /// Keeps the content as a blob of a store: all of it, however much there is. Needs a tokio runtime.
     ///
     /// # Errors
     /// `Io` when no file can be made.
     pub fn in_store(store: &Store) -> Result<Self> {
-        let (store, writer) = (store.clone(), Some(store.writer()?));
+        let (pieces, receiver) = mpsc::channel(QUEUE);
+        let writer = store.writer()?;
         Ok(Self {
-            place: Place::Store { store, writer },
+            place: Place::Store {
+                store: store.clone(),
+                pieces,
+                writing: tokio::task::spawn_blocking(move || write_all(writer, receiver)),
+            },
         })
     }
 
@@ -58,16 +69,17 @@ impl Spool {
         }
     }
 
+    /// Keeps a piece. May be dropped before its end, and then has not kept it.
     pub(super) async fn keep(&mut self, piece: &Bytes) -> Result<()> {
         match &mut self.place {
-            Place::Store { store, writer } => {
-                let mut own = writer.take().ok_or(STOPPED)?;
-                let bytes = piece.clone();
-                // Hashing and writing would hold up the other uploads of this thread.
-                let task = tokio::task::spawn_blocking(move || own.write_all(&bytes).map(|()| own));
-                let written = task.await.map_err(stopped)?;
-                *writer = Some(written.map_err(|error| RegistryError::io("write a blob in", store.dir(), error))?);
-            }
+            Place::Store { store, pieces, writing } => match pieces.reserve().await {
+                Ok(place) => place.send(piece.clone()),
+                Err(_) => {
+                    let written = writing.await.map_err(stopped)?;
+                    let error = written.err().unwrap_or_else(|| std::io::ErrorKind::BrokenPipe.into());
+                    return Err(RegistryError::io("write a blob in", store.dir(), error));
+                }
+            },
             Place::Memory { limit, hash, pieces } => {
                 hash.write_all(piece)
                     .map_err(|error| RegistryError::io("hash", std::path::Path::new("memory"), error))?;
@@ -85,8 +97,10 @@ impl Spool {
     /// Ends the content: says what it was, and gives what can be sent again.
     pub(super) async fn finish(self, media_type: &str) -> Result<(Descriptor, Kept)> {
         match self.place {
-            Place::Store { store, writer } => {
-                let writer = writer.ok_or(STOPPED)?;
+            Place::Store { store, pieces, writing } => {
+                drop(pieces);
+                let failed = |error| RegistryError::io("write a blob in", store.dir(), error);
+                let writer = writing.await.map_err(stopped)?.map_err(failed)?;
                 let (digest, size) = tokio::task::spawn_blocking(|| writer.commit())
                     .await
                     .map_err(stopped)??;

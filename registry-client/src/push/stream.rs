@@ -1,5 +1,6 @@
 //! Sending content while it is made: neither its digest nor its size is known until its end.
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::feed::Report;
@@ -28,6 +29,7 @@ pub(crate) async fn push_stream(
     let mut tee = Tee {
         content: &mut content,
         spool: &mut spool,
+        pending: None,
         failed: false,
     };
     let sent = send(target, &endpoint, &mut tee).await;
@@ -102,22 +104,27 @@ async fn send(target: &RegistryTarget, endpoint: &Endpoint, tee: &mut Tee<'_, '_
 struct Tee<'a, 'c> {
     content: &'a mut BlobStream<'c>,
     spool: &'a mut Spool,
+    /// Taken from the content and not kept yet: a request that ends early drops what it is waiting for.
+    pending: Option<Bytes>,
     /// Whether the content itself, or keeping it, has failed.
     failed: bool,
 }
 
 impl Tee<'_, '_> {
-    async fn next(&mut self) -> Result<Option<bytes::Bytes>> {
-        let next = async {
-            let piece = self.content.try_next().await?;
-            if let Some(piece) = &piece {
-                self.spool.keep(piece).await?;
-            }
-            Ok(piece)
-        };
-        let result = next.await;
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let result = self.take().await;
         self.failed |= result.is_err();
         result
+    }
+
+    async fn take(&mut self) -> Result<Option<Bytes>> {
+        if self.pending.is_none() {
+            self.pending = self.content.try_next().await?;
+        }
+        if let Some(piece) = &self.pending {
+            self.spool.keep(piece).await?;
+        }
+        Ok(self.pending.take())
     }
 
     fn stream(&mut self) -> BlobStream<'_> {
