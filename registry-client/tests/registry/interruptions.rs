@@ -121,6 +121,24 @@ async fn a_download_that_stands_still_and_breaks_off_goes_on() {
 }
 
 #[tokio::test]
+async fn a_download_that_stands_still_is_not_waited_for() {
+    let server = Server::registry();
+    let bytes = noise(109, 300_000);
+    let layer = seed(&server, &bytes).await;
+    // Whoever waits for the end of this never comes to the end of the test.
+    let hang = || Action::Stall(100_000, Duration::from_secs(100_000));
+    let proxy = Proxy::start(server.port, first(1, "GET", "/blobs/", hang));
+    let setup = Setup::with_options(|options| options.stall_timeout = Duration::from_secs(2));
+    let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    let events = Events::default();
+    let fetched = setup.client.fetch_blob(&name, &layer, &setup.store, &events).await;
+    fetched.unwrap();
+    assert_eq!(setup.store.read_blob(&layer.digest, 300_000).unwrap(), bytes);
+    assert_eq!(events.count(|event| matches!(event, BlobEvent::Retrying { .. })), 1);
+    assert_eq!(proxy.seen("GET", "/blobs/")[1].header("range"), Some("bytes=100000-"));
+}
+
+#[tokio::test]
 async fn every_step_of_a_push_gets_past_errors_of_the_server() {
     let steps = [
         ("HEAD", "/blobs/"),
