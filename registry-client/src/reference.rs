@@ -110,7 +110,9 @@ impl Reference {
     /// Returns the name as docker prints it: `node:20`.
     #[must_use]
     pub fn familiar(&self) -> String {
-        let mut text = if self.registry == DEFAULT_REGISTRY {
+        // Without the registry, a first folder that looks like one would be taken for it.
+        let is_plain = self.registry == DEFAULT_REGISTRY && split_registry(&self.repository).0 == DEFAULT_REGISTRY;
+        let mut text = if is_plain {
             self.repository
                 .strip_prefix(OFFICIAL_PREFIX)
                 .filter(|rest| !rest.contains('/'))
@@ -300,6 +302,15 @@ mod tests {
 
     fn parse(text: &str) -> Reference {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_folder_that_looks_like_a_registry_keeps_the_real_one_before_it() {
+        for text in ["docker.io/a.b/c", "docker.io/localhost/c", "docker.io/library/x.y/z"] {
+            let reference = parse(text);
+            assert_eq!(parse(&reference.familiar()), reference, "{text}");
+        }
+        assert_eq!(parse("docker.io/a.b/c").familiar(), "docker.io/a.b/c");
     }
 
     #[test]
