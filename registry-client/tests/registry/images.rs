@@ -29,7 +29,7 @@ impl Setup {
         Self::make("", change)
     }
 
-    fn make(toml: &str, change: impl FnOnce(&mut ClientOptions)) -> Self {
+    pub(crate) fn make(toml: &str, change: impl FnOnce(&mut ClientOptions)) -> Self {
         let dir = TestDir::new();
         let origin = dir.path().join("registries.toml");
         let mut options = ClientOptions {

@@ -5,6 +5,7 @@
 
 mod chaos;
 mod corruption;
+mod ecr;
 mod errors;
 mod faults;
 mod http;
