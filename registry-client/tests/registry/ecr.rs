@@ -48,6 +48,7 @@ fn with_aws(test: &str, endpoint: &str, key: &str, arguments: &[&str]) {
 }
 
 /// In the child: gives its arguments to `work` and tells whether this is the child.
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
 fn is_child(work: impl AsyncFnOnce(Vec<String>)) -> bool {
     let Ok(arguments) = std::env::var(CHILD_VARIABLE) else {
         return false;
