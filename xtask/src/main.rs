@@ -12,6 +12,7 @@ mod command;
 mod demo;
 mod error;
 mod http;
+mod oracle;
 mod server;
 mod soak;
 mod test;
@@ -31,7 +32,7 @@ demo   makes an image from the example by way of a queue, an agent and a registr
        with --binary, by a roadstead that was built before
 test   formatting, lints and all tests
 bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large
-soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos";
+soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill, docker";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -19,6 +19,7 @@ mod instructions;
 mod interruption;
 mod ordinary_user;
 mod outputs;
+mod pulls;
 mod registries;
 mod registry;
 mod sandbox;

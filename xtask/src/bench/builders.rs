@@ -11,7 +11,7 @@ use crate::server::Registry;
 use crate::workspace::make;
 
 use super::memory::{self, Peak};
-use super::oracle::Docker;
+use crate::oracle::Docker;
 
 /// Who builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

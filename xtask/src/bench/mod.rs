@@ -2,7 +2,6 @@
 
 mod builders;
 mod memory;
-mod oracle;
 mod report;
 mod workload;
 
@@ -14,8 +13,8 @@ use crate::server::Registry;
 use crate::tools::{self, Need};
 use crate::workspace::{self, is_root, make, make_empty, root, target, write};
 
+use crate::oracle::Docker;
 use builders::{Builder, Workshop};
-use oracle::Docker;
 use report::{Figures, SITUATIONS, Times};
 
 const NEEDS: [Need; 3] = [

@@ -1,4 +1,7 @@
-//! `cargo xtask soak`: tests that draw their cases, with many more cases than `cargo xtask test` has time for.
+//! `cargo xtask soak`: tests that draw their cases, with many more cases than `cargo xtask test` has time for, and what
+//! needs Docker.
+
+mod docker;
 
 use std::process::Command;
 
@@ -7,9 +10,16 @@ use crate::error::{Result, TaskError};
 use crate::tools::{self, Need};
 use crate::workspace::{self, cargo};
 
-const NEEDS: [Need; 1] = [Need::Program("docker-registry", "docker-registry")];
+const NEEDS: [Need; 4] = [
+    Need::Program("docker-registry", "docker-registry"),
+    Need::Program("mmdebstrap", "mmdebstrap"),
+    Need::Package("busybox-static"),
+    Need::Program("newuidmap", "uidmap"),
+];
 /// Everything that can be asked for by `--only`.
-const PARTS: [&str; 1] = ["chaos"];
+const PARTS: [&str; 3] = ["chaos", "kill", "docker"];
+/// A killed process costs more time than a broken connection.
+const ROUNDS_FOR_A_KILL: u64 = 4;
 const DEFAULT_ROUNDS: u64 = 200;
 
 /// What the person at the terminal asked for.
@@ -64,20 +74,33 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     tools::install(&NEEDS)?;
     for part in &options.parts {
         println!("==> {part}");
-        run_command(&mut command(part, &options))?;
+        match *part {
+            "docker" => docker::run()?,
+            part => run_command(&mut command(part, &options))?,
+        }
     }
     Ok(())
 }
 
 fn command(part: &str, options: &Options) -> Command {
+    let (package, target, filter, rounds) = match part {
+        "kill" => (
+            "roadstead-tests",
+            "it",
+            "a_pull_killed_at_any_moment",
+            options.rounds.div_ceil(ROUNDS_FOR_A_KILL),
+        ),
+        part => ("roadstead-registry-client", "registry", part, options.rounds),
+    };
+    let variable = |what: &str| format!("ROADSTEAD_{}_{what}", part.to_uppercase());
     let mut command = cargo();
     // The output is shown as it comes, for the seed stands in it.
     command
-        .args(["test", "--locked", "--package", "roadstead-registry-client"])
-        .args(["--test", "registry", "--", "--nocapture", part])
-        .env("ROADSTEAD_CHAOS_ROUNDS", options.rounds.to_string());
+        .args(["test", "--locked", "--package", package])
+        .args(["--test", target, "--", "--nocapture", filter])
+        .env(variable("ROUNDS"), rounds.to_string());
     if let Some(seed) = options.seed {
-        command.env("ROADSTEAD_CHAOS_SEED", seed.to_string());
+        command.env(variable("SEED"), seed.to_string());
     }
     command
 }

@@ -28,7 +28,7 @@ const SOCKET_LIMIT: usize = 108;
 
 /// A running daemon.
 #[derive(Debug)]
-pub(super) struct Docker {
+pub(crate) struct Docker {
     root: PathBuf,
     socket: PathBuf,
     config: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Docker {
 
 impl Docker {
     /// Starts the daemon in its root below `directory`, which is made unless it is there. `work` takes what the daemon stores.
-    pub(super) fn start(directory: &Path, work: &Path) -> Result<Self> {
+    pub(crate) fn start(directory: &Path, work: &Path) -> Result<Self> {
         let root = directory.join("trixie");
         make_root(&root)?;
         let config = directory.join("docker-config");
@@ -82,7 +82,7 @@ impl Docker {
     }
 
     /// Lets BuildKit make its databases, as it has on a machine in use.
-    pub(super) fn warm_up(&self, context: &Path) -> Result<()> {
+    pub(crate) fn warm_up(&self, context: &Path) -> Result<()> {
         make(context)?;
         write(&context.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n")?;
         capture(
@@ -94,12 +94,12 @@ impl Docker {
     }
 
     /// Prepares the client.
-    pub(super) fn client(&self) -> Command {
+    pub(crate) fn client(&self) -> Command {
         client(&self.root, &self.socket, &self.config)
     }
 
     /// The versions of daemon and BuildKit's client.
-    pub(super) fn version(&self) -> Result<String> {
+    pub(crate) fn version(&self) -> Result<String> {
         let daemon = capture(self.client().args(["version", "--format", "{{.Server.Version}}"]))?;
         let buildx = capture(self.client().args(["buildx", "version"]))?;
         let buildx = buildx.split_whitespace().nth(1).unwrap_or_default().to_owned();
