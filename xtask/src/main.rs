@@ -31,7 +31,7 @@ const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
        with --binary, by a roadstead that was built before
 test   formatting, lints and all tests
-bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large
+bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large, copy
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill, docker";
 
 fn main() -> ExitCode {

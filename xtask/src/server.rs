@@ -125,8 +125,19 @@ impl Registry {
         Self::start_with_data(directory, htpasswd)
     }
 
+    /// Starts a registry without images by another program.
+    pub(crate) fn start_with_program(directory: &Path, command: Command) -> Result<Self> {
+        workspace::make_empty(&directory.join("data"))?;
+        Self::start_program(directory, None, command)
+    }
+
     /// Starts a registry with the images that are in its directory already.
     pub(crate) fn start_with_data(directory: &Path, htpasswd: Option<&Path>) -> Result<Self> {
+        Self::start_program(directory, htpasswd, program("docker-registry"))
+    }
+
+    /// Starts a registry with the images that are in its directory already, by another program.
+    pub(crate) fn start_program(directory: &Path, htpasswd: Option<&Path>, mut command: Command) -> Result<Self> {
         let mut config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  cache: {{blobdescriptor: inmemory}}\n  \
              filesystem: {{rootdirectory: '{}/data'}}\n  delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
@@ -142,7 +153,7 @@ impl Registry {
         workspace::write(&path, &config)?;
         let mut server = Server::start(
             "docker-registry",
-            program("docker-registry").arg("serve").arg(&path),
+            command.arg("serve").arg(&path),
             &directory.join("registry.log"),
         )?;
         let port = server.wait_for(listening_port)?;

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how long builds take beside other builders, and how much memory.
 
 mod builders;
+mod copying;
 mod memory;
 mod report;
 mod workload;
@@ -17,13 +18,14 @@ use crate::oracle::Docker;
 use builders::{Builder, Workshop};
 use report::{Figures, SITUATIONS, Times};
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need::Program("docker-registry", "docker-registry"),
     Need::Program("mmdebstrap", "mmdebstrap"),
     Need::Program("buildah", "buildah"),
+    Need::Program("skopeo", "skopeo"),
 ];
 /// Everything that can be asked for by `--only`.
-const PARTS: [&str; 5] = ["roadstead", "buildkit", "buildah", "memory", "large"];
+const PARTS: [&str; 6] = ["roadstead", "buildkit", "buildah", "memory", "large", "copy"];
 const DEFAULT_ROUNDS: usize = 3;
 
 /// What the person at the terminal asked for.
@@ -85,6 +87,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         Some(binary) => std::path::absolute(binary).map_err(TaskError::at("resolve", binary))?,
         None => workspace::build_product("release")?,
     };
+    if options.parts == ["copy"] {
+        return copy_only(&roadstead, options.rounds);
+    }
     let workshop = workshop(roadstead)?;
     let mut figures = Figures {
         load: load()?,
@@ -102,6 +107,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         workload::make_w4(&context)?;
         figures.w4 = Some(workshop.turn(Builder::Roadstead, "large")?.watch(&context)?);
     }
+    if options.has("copy") {
+        figures.copying = Some(copying::run(&workshop.directory, &workshop.roadstead, options.rounds)?);
+    }
     println!("\n{}\n{}", figures.table(), figures.memory());
     if options.parts.len() == PARTS.len() {
         make(&root().join("docs"))?;
@@ -118,6 +126,17 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         println!("written to docs/benchmarks.md");
     }
     std::fs::remove_dir_all(&workshop.turns).map_err(TaskError::at("remove", &workshop.turns))
+}
+
+/// Measures copies alone, which have a section of their own in the page.
+fn copy_only(roadstead: &Path, rounds: usize) -> Result<()> {
+    let section = copying::run(&target().join("bench"), roadstead, rounds)?;
+    println!("\n{section}");
+    let path = root().join("docs/benchmarks.md");
+    let page = std::fs::read_to_string(&path).map_err(TaskError::at("read", &path))?;
+    write(&path, &report::replace_section(&page, report::COPYING, &section))?;
+    println!("written to docs/benchmarks.md");
+    Ok(())
 }
 
 fn workshop(roadstead: PathBuf) -> Result<Workshop> {
@@ -227,7 +246,7 @@ mod tests {
     #[test]
     fn options_and_mistakes() {
         let defaults = Options::parse(&[]).unwrap();
-        assert_eq!((defaults.rounds, defaults.parts.len()), (3, 5));
+        assert_eq!((defaults.rounds, defaults.parts.len()), (3, 6));
         let options = Options::parse(&["--only", "buildkit,large", "--rounds", "7"]).unwrap();
         assert_eq!((options.rounds, &*options.parts), (7, &["buildkit", "large"][..]));
         for wrong in [

@@ -9,6 +9,17 @@ use crate::workspace::root;
 use super::builders::Builder;
 use super::memory::Peak;
 
+/// Heading of the section on copying images.
+pub(super) const COPYING: &str = "## Copying images";
+
+/// Puts a section into a page in the place of the one of its heading, or at the end.
+pub(super) fn replace_section(page: &str, heading: &str, text: &str) -> String {
+    let (before, rest) = page.split_once(heading).unwrap_or((page, ""));
+    let after = rest.find("\n## ").map_or("", |end| &rest[end + 1..]);
+    let before = before.trim_end();
+    format!("{before}\n\n{heading}\n\n{text}\n{after}")
+}
+
 /// The three ways in which W1 is built.
 pub(super) const SITUATIONS: [&str; 3] = ["cold", "one file edited", "nothing changed"];
 
@@ -25,11 +36,13 @@ pub(super) struct Figures {
     pub(super) times: Vec<Times>,
     pub(super) w1_peak: Option<Peak>,
     pub(super) w4: Option<(Duration, Peak)>,
+    /// The section on copying images.
+    pub(super) copying: Option<String>,
     pub(super) versions: Vec<String>,
     pub(super) load: String,
 }
 
-fn median(times: &[Duration]) -> Duration {
+pub(super) fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     match sorted.len() {
@@ -43,7 +56,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64())
 }
 
-fn cell(times: &[Duration], reference: Option<&[Duration]>) -> String {
+pub(super) fn cell(times: &[Duration], reference: Option<&[Duration]>) -> String {
     let (least, most) = (times.iter().min(), times.iter().max());
     let (Some(least), Some(most)) = (least, most) else {
         return "-".to_owned();
@@ -63,7 +76,7 @@ fn cell(times: &[Duration], reference: Option<&[Duration]>) -> String {
     )
 }
 
-fn mib(kib: u64) -> String {
+pub(super) fn mib(kib: u64) -> String {
     format!("{} MiB", kib.div_ceil(1024))
 }
 
@@ -126,11 +139,13 @@ impl Figures {
              `/proc`), looked at every 20 ms; the commands of RUN are in it. *Largest process*: the largest resident size the kernel\n\
              recorded for one process, shared pages included. In runs of their own, so that looking takes no time from the figures\n\
              above. W4 is `COPY` of a file of 1 GiB into an empty image, with the push.\n\n\
+             {COPYING}\n\n{}\n\
              ## Machine\n\n{}{versions}",
             date.trim(),
             if rounds == 1 { "" } else { "s" },
             self.table(),
             self.memory(),
+            self.copying.as_deref().unwrap_or("Not measured.\n"),
             machine(&self.load)?,
         ))
     }
@@ -169,6 +184,16 @@ fn machine(load: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_is_replaced_or_added() {
+        let page = "# A\n\n## B\n\nold\n\n## C\n\nc\n";
+        assert_eq!(
+            replace_section(page, "## B", "new\n"),
+            "# A\n\n## B\n\nnew\n\n## C\n\nc\n"
+        );
+        assert_eq!(replace_section("# A\n", "## B", "new\n"), "# A\n\n## B\n\nnew\n\n");
+    }
 
     #[test]
     fn medians_and_ratios() {
