@@ -1,0 +1,71 @@
+//! `roadstead bundle load`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use roadstead_registry_client::{ArchiveKind, Digest, ImageArchive, ImageSource as _, Reference, Selection, StoreTarget, copy};
+
+use super::lock::Lock;
+use crate::cli::image::{ProgressKind, local_store, renderer};
+use crate::cli::print;
+use crate::error::CliError;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The archive.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The lock file to hold it against [default: FILE.lock, when it is there].
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// Print nothing but the result.
+    #[arg(short, long)]
+    quiet: bool,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
+    progress: ProgressKind,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let archive = ImageArchive::open(&args.file, ArchiveKind::Oci).await.map_err(CliError::registry)?;
+    let names = archive.names();
+    check(&args, &archive, &names).await?;
+    let store = local_store()?;
+    let progress = renderer(args.progress, args.quiet);
+    for name in &names {
+        let reference: Reference = name.parse().map_err(CliError::failed)?;
+        let source = archive.image(Some(name)).await.map_err(CliError::registry)?;
+        let target = StoreTarget::named(&store, &reference);
+        let loaded = copy(&source, &target, &Selection::Present, &*progress).await;
+        let loaded = loaded.map_err(CliError::registry)?;
+        print(&format!("{name} {}\n", loaded.digest))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Holds the archive against its lock file before anything of it is loaded.
+async fn check(args: &Args, archive: &ImageArchive, names: &[String]) -> Result<(), CliError> {
+    let path = args.lock.clone().unwrap_or_else(|| Lock::path(&args.file));
+    let Some(lock) = Lock::read(&path)? else {
+        return match &args.lock {
+            Some(path) => Err(CliError::usage(format!("lock file `{}` does not exist", path.display()))),
+            None => Ok(()),
+        };
+    };
+    let mut found: Vec<(String, Digest)> = Vec::new();
+    for name in names {
+        let image = archive.image(Some(name)).await.map_err(CliError::registry)?;
+        let root = image.root().await.map_err(CliError::registry)?;
+        found.push((name.clone(), root.digest));
+    }
+    let differences = lock.differences(&found);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::failed(format!(
+        "the bundle is not the one that `{}` describes: {}",
+        path.display(),
+        differences.join("; ")
+    ))
+    .hint("nothing was loaded; fetch bundle and lock file again from where they were made"))
+}

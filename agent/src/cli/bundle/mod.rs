@@ -1,0 +1,35 @@
+//! `roadstead bundle`: images for a site without a network.
+
+mod create;
+mod load;
+mod lock;
+
+use std::process::ExitCode;
+
+use super::image::unless_interrupted;
+use super::runtime;
+use crate::error::CliError;
+
+/// Carry images to a site without a network: one archive with all that a Dockerfile needs, and a lock file of digests.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Write images into an archive, and their digests beside it.
+    Create(create::Args),
+    /// Put the images of an archive into the local store.
+    Load(load::Args),
+}
+
+pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
+    runtime()?.block_on(async {
+        match args.command {
+            Command::Create(args) => unless_interrupted(create::run(args)).await,
+            Command::Load(args) => unless_interrupted(load::run(args)).await,
+        }
+    })
+}
