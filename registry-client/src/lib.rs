@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client -> copy -> pull | push/{one_patch, chunks, ecr_parts} -> transport -> credentials, ecr -> config
-//!                   store -> files; manifest -> digest
+//!                   store, layout -> files; manifest -> digest
 //! ```
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod ecr;
 mod error;
 mod files;
 mod image_config;
+mod layout;
 mod manifest;
 mod platform;
 mod progress;
@@ -26,6 +27,8 @@ mod secret;
 mod store;
 #[cfg(test)]
 mod test_dir;
+#[cfg(test)]
+mod test_image;
 mod transport;
 
 pub use client::{Client, ClientOptions};
@@ -38,6 +41,7 @@ pub use credentials::{CredentialStore, login, logout};
 pub use digest::{Digest, DigestWriter};
 pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
 pub use image_config::{CONFIG_LIMIT, ImageConfig};
+pub use layout::{LayoutImage, LayoutTarget};
 pub use manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
 pub use platform::Platform;
 pub use progress::{BlobEvent, NoProgress, Progress};

@@ -3,6 +3,7 @@
 //! Blobs go first, children before their index, and the name last: whatever fails before leaves the name as it was.
 
 mod plan;
+pub(crate) mod pour;
 mod registry;
 mod store;
 
@@ -52,7 +53,7 @@ pub trait ImageSource: Send + Sync {
     /// Opens a blob at its beginning. A source that must wait and try again says so to `progress`.
     ///
     /// # Errors
-    /// `BlobMissing` or `BlobUnknown` when it is not there.
+    /// `BlobMissing`, `BlobUnknown` or `Layout` when it is not there.
     fn blob<'a>(
         &'a self,
         descriptor: &'a Descriptor,
@@ -78,6 +79,12 @@ pub trait ImageSink: Send + Sync {
     fn accepts(&self, root: &Descriptor) -> Result<()> {
         let _ = root;
         Ok(())
+    }
+
+    /// Takes the list of blobs that will come, each once: a place that has an order of its own makes it from this one,
+    /// which depends on the image alone. The blobs themselves come in any order.
+    fn plan(&self, blobs: &[Descriptor]) {
+        let _ = blobs;
     }
 
     /// Takes a blob, from `source` unless it can be had in a cheaper way. Several come at once; the sink bounds how many
@@ -130,6 +137,7 @@ pub async fn copy(
 ) -> Result<Descriptor> {
     let plan = Plan::read(source, selection).await?;
     sink.accepts(&plan.root.descriptor)?;
+    sink.plan(&plan.blobs);
     progress.plan(&plan.blobs);
     let mut running: FuturesUnordered<BoxFuture<'_, Result<PushedHow>>> = plan
         .blobs
