@@ -57,6 +57,16 @@ impl FileSection {
         })
     }
 
+    /// Returns the length in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Returns where the part begins.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Reads bytes of the part from `position` on, which must lie within it.
     pub(crate) fn read_at(&self, position: u64, piece: &mut [u8]) -> Result<()> {
         self.file

@@ -41,7 +41,7 @@ pub use credentials::{CredentialStore, login, logout};
 pub use digest::{Digest, DigestWriter};
 pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
 pub use image_config::{CONFIG_LIMIT, ImageConfig};
-pub use layout::{LayoutImage, LayoutTarget};
+pub use layout::{ArchiveKind, ImageArchive, LayoutImage, LayoutTarget};
 pub use manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
 pub use platform::Platform;
 pub use progress::{BlobEvent, NoProgress, Progress};

@@ -1,13 +1,18 @@
 //! Images on disk: OCI layouts as directories and as archives, and what `docker save` writes.
 //!
 //! ```text
-//! directory -> image -> names
+//! directory, archive -> docker -> image -> names
+//!                       tar
 //! ```
 
+mod archive;
 mod directory;
+mod docker;
 mod image;
 mod names;
+mod tar;
 
+pub use archive::{ArchiveKind, ImageArchive};
 pub use directory::LayoutTarget;
 pub use image::LayoutImage;
 
