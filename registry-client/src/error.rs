@@ -105,6 +105,20 @@ pub enum RegistryError {
         /// What was allowed, in bytes.
         limit: u64,
     },
+    /// A layout or an archive holds no image that can be read, or takes none.
+    #[error("cannot use `{}`: {reason}", path.display())]
+    Layout {
+        /// The directory or the file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An index of several images was to go where one image goes.
+    #[error("{place} takes an image for one platform, and this is an index of several")]
+    OnePlatform {
+        /// Kind of place.
+        place: &'static str,
+    },
     /// Content has another digest than its name says.
     #[error("{what} has digest {actual}, not {expected}")]
     DigestMismatch {
@@ -422,6 +436,13 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    pub(crate) fn layout(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Layout {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io {
             operation,
@@ -508,6 +529,7 @@ impl RegistryError {
             ),
             Self::CannotUntag { .. } => Some("give the image by its digest: `NAME@sha256:…`".to_owned()),
             Self::Blocked { .. } => Some("use another image, or have the entry changed".to_owned()),
+            Self::OnePlatform { .. } => Some("choose one by `--platform`".to_owned()),
             Self::TagImmutable { .. } => Some("push under a new tag".to_owned()),
             Self::BlobTooLarge { .. } => Some("raise the limit by `--max-layer-size` if the image is trusted".to_owned()),
             Self::NotRegistry { .. } => Some("check the host, and a proxy on the way".to_owned()),

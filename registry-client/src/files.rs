@@ -57,6 +57,33 @@ impl FileSection {
         })
     }
 
+    /// Returns the length in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Returns where the part begins.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Reads bytes of the part from `position` on, which must lie within it.
+    pub(crate) fn read_at(&self, position: u64, piece: &mut [u8]) -> Result<()> {
+        self.file
+            .read_exact_at(piece, self.start + position)
+            .map_err(|error| RegistryError::io("read", &self.path, error))
+    }
+
+    /// Reads a small part whole; `None` when it is larger than `limit` bytes.
+    pub(crate) fn read_small(&self, limit: u64) -> Result<Option<Bytes>> {
+        if self.length > limit {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(self.length).unwrap_or(usize::MAX)];
+        self.read_at(0, &mut bytes)?;
+        Ok(Some(bytes.into()))
+    }
+
     /// Reads the part on a thread of its own, a few pieces ahead.
     pub(crate) fn stream(self) -> BlobStream<'static> {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -72,8 +99,7 @@ impl FileSection {
         while position < self.length {
             let length = PIECE_SIZE.min(self.length - position);
             let mut piece = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            let read = self.file.read_exact_at(&mut piece, self.start + position);
-            let read = read.map_err(|error| RegistryError::io("read", &self.path, error));
+            let read = self.read_at(position, &mut piece);
             let is_last = read.is_err();
             if sender.blocking_send(read.map(|()| Bytes::from(piece))).is_err() || is_last {
                 return;

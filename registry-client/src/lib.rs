@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client -> copy -> pull | push/{one_patch, chunks, ecr_parts} -> transport -> credentials, ecr -> config
-//!                   store -> files; manifest -> digest
+//!                   store, layout -> files; manifest -> digest
 //! ```
 
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod image_config;
+mod layout;
 mod manifest;
 mod platform;
 mod progress;
@@ -30,6 +31,8 @@ mod store;
 mod tags;
 #[cfg(test)]
 mod test_dir;
+#[cfg(test)]
+mod test_image;
 mod transport;
 
 pub use client::{Client, ClientOptions};
@@ -42,6 +45,7 @@ pub use credentials::{CredentialStore, login, logout};
 pub use digest::{Digest, DigestWriter};
 pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
 pub use image_config::{CONFIG_LIMIT, ImageConfig};
+pub use layout::{ArchiveKind, ArchiveTarget, ArchiveWriter, ImageArchive, LayoutImage, LayoutTarget, layout_names};
 pub use manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
 pub use platform::Platform;
 pub use progress::{BlobEvent, NoProgress, Progress};

@@ -4,6 +4,7 @@
 
 mod composed;
 mod plan;
+pub(crate) mod pour;
 mod registry;
 mod store;
 
@@ -15,8 +16,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
 pub use composed::ComposedIndex;
+pub(crate) use pour::write_all;
 pub use registry::{RegistryImage, RegistryTarget};
-pub(crate) use store::write_all;
 pub use store::{StoreImage, StoreTarget};
 
 use crate::digest::Digest;
@@ -55,7 +56,7 @@ pub trait ImageSource: Send + Sync {
     /// Opens a blob at its beginning. A source that must wait and try again says so to `progress`.
     ///
     /// # Errors
-    /// `BlobMissing` or `BlobUnknown` when it is not there.
+    /// `BlobMissing`, `BlobUnknown` or `Layout` when it is not there.
     fn blob<'a>(
         &'a self,
         descriptor: &'a Descriptor,
@@ -81,6 +82,17 @@ pub trait ImageSink: Send + Sync {
     fn accepts(&self, root: &Descriptor) -> Result<()> {
         let _ = root;
         Ok(())
+    }
+
+    /// Takes the list of blobs that will come, each once: a place that has an order of its own makes it from this one,
+    /// which depends on the image alone. The blobs themselves come in any order.
+    fn plan(&self, blobs: &[Descriptor]) {
+        let _ = blobs;
+    }
+
+    /// Whether blobs must come one after the other, in the order of the manifests.
+    fn one_at_a_time(&self) -> bool {
+        false
     }
 
     /// Takes a blob, from `source` unless it can be had in a cheaper way. Several come at once; the sink bounds how many
@@ -135,14 +147,17 @@ pub async fn copy(
 ) -> Result<Descriptor> {
     let plan = Plan::read(source, selection).await?;
     sink.accepts(&plan.root.descriptor)?;
+    sink.plan(&plan.blobs);
     progress.plan(&plan.blobs);
-    let mut running: FuturesUnordered<BoxFuture<'_, Result<PushedHow>>> = plan
-        .blobs
-        .iter()
-        .map(|blob| sink.blob(blob, source, progress))
-        .collect();
-    while running.try_next().await?.is_some() {}
-    drop(running);
+    if sink.one_at_a_time() {
+        for blob in &plan.blobs {
+            sink.blob(blob, source, progress).await?;
+        }
+    } else {
+        let blobs = plan.blobs.iter().map(|blob| sink.blob(blob, source, progress));
+        let mut running: FuturesUnordered<BoxFuture<'_, Result<PushedHow>>> = blobs.collect();
+        while running.try_next().await?.is_some() {}
+    }
     for document in &plan.children {
         sink.manifest(&document.descriptor, document.bytes.clone()).await?;
     }
@@ -186,20 +201,24 @@ pub async fn read_small(source: &dyn ImageSource, descriptor: &Descriptor, limit
 
 /// Compares bytes with their descriptor.
 pub(crate) fn check(descriptor: &Descriptor, what: String, bytes: &[u8]) -> Result<()> {
-    if bytes.len() as u64 != descriptor.size {
+    check_digest(descriptor, what, &Digest::of(bytes), bytes.len() as u64)
+}
+
+/// Compares what was read with its descriptor.
+pub(crate) fn check_digest(descriptor: &Descriptor, what: String, digest: &Digest, size: u64) -> Result<()> {
+    if size != descriptor.size {
         return Err(RegistryError::SizeMismatch {
             what,
             expected: descriptor.size,
-            actual: bytes.len() as u64,
+            actual: size,
         });
     }
-    let actual = Digest::of(bytes);
-    if actual == descriptor.digest {
+    if *digest == descriptor.digest {
         return Ok(());
     }
     Err(RegistryError::DigestMismatch {
         what,
         expected: descriptor.digest.clone(),
-        actual,
+        actual: digest.clone(),
     })
 }

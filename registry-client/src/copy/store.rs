@@ -1,26 +1,19 @@
 //! The local store as a source and as a sink.
 
-use std::io::Write as _;
-
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
 
+use super::pour::store_blob;
 use super::{BlobStream, ImageSink, ImageSource};
 use crate::client::Client;
 use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
-use crate::files::{FileSection, stopped};
+use crate::files::FileSection;
 use crate::manifest::{Descriptor, MANIFEST_LIMIT};
 use crate::progress::{BlobEvent, Progress};
 use crate::push::PushedHow;
 use crate::reference::Reference;
-use crate::store::{BlobWriter, Store};
-
-/// Pieces on their way to the disk. A piece is at most a few hundred KiB, and six blobs come at once: a longer queue would
-/// show in the peak memory wherever the disk is the slower one.
-const QUEUE: usize = 4;
+use crate::store::Store;
 
 /// An image of the local store.
 #[derive(Clone, Debug)]
@@ -155,23 +148,8 @@ impl StoreTarget {
     }
 
     async fn write(&self, descriptor: &Descriptor, source: &dyn ImageSource, progress: &dyn Progress) -> Result<()> {
-        let content = source.blob(descriptor, progress).await?;
-        progress.blob(&descriptor.digest, BlobEvent::Started { total: descriptor.size });
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let writer = self.store.writer()?;
         let path = self.store.blob_path(&descriptor.digest);
-        // Hashing and writing are done on a thread of their own; dropping the sender ends it.
-        let disk = tokio::task::spawn_blocking(move || write_all(writer, receiver));
-        let received = receive(content, sender, descriptor, progress).await;
-        // A full disk is the cause, a download that could not go on its consequence.
-        let writer = disk
-            .await
-            .map_err(stopped)?
-            .map_err(|error| RegistryError::io("write", &path, error))?;
-        received?;
-        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
-        let commit = tokio::task::spawn_blocking(move || writer.commit_expecting(&digest, Some(size)));
-        commit.await.map_err(stopped)?
+        store_blob(source, descriptor, progress, self.store.writer()?, &path).await
     }
 }
 
@@ -216,29 +194,4 @@ impl ImageSink for StoreTarget {
             }
         })
     }
-}
-
-/// Passes the pieces on; an error of the source ends it.
-async fn receive(
-    mut content: BlobStream<'_>,
-    sender: mpsc::Sender<Bytes>,
-    descriptor: &Descriptor,
-    progress: &dyn Progress,
-) -> Result<()> {
-    while let Some(piece) = content.try_next().await? {
-        let bytes = piece.len() as u64;
-        sender.send(piece).await.map_err(|_| RegistryError::Stopped {
-            operation: "writing a blob",
-        })?;
-        progress.blob(&descriptor.digest, BlobEvent::Advanced { bytes });
-    }
-    Ok(())
-}
-
-/// Writes what comes, until nobody sends any more.
-pub(crate) fn write_all(mut writer: BlobWriter, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<BlobWriter> {
-    while let Some(piece) = pieces.blocking_recv() {
-        writer.write_all(&piece)?;
-    }
-    Ok(writer)
 }

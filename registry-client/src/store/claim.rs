@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LOCKS, Store};
@@ -13,7 +13,7 @@ use crate::error::{RegistryError, Result};
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
-/// Says that nobody else fetches a blob now. Dropped, or when its process dies, another may.
+/// Says that nobody else fetches a blob, or changes a list of names, now. Dropped, or when its process dies, another may.
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,
@@ -27,19 +27,23 @@ impl Store {
     /// # Errors
     /// `Io` when the lock cannot be made.
     pub async fn claim(&self, digest: &Digest) -> Result<Claim> {
-        let path = self.dir().join(LOCKS).join(digest.hex());
-        let mut wait = FIRST_WAIT;
-        loop {
-            if let Some(claim) = try_claim(&path)? {
-                return Ok(claim);
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
-        }
+        claim(&self.dir().join(LOCKS).join(digest.hex())).await
     }
 }
 
-fn try_claim(path: &PathBuf) -> Result<Option<Claim>> {
+/// Waits until nobody else holds the lock file, which is there only while it is held.
+pub(crate) async fn claim(path: &Path) -> Result<Claim> {
+    let mut wait = FIRST_WAIT;
+    loop {
+        if let Some(claim) = try_claim(path)? {
+            return Ok(claim);
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+fn try_claim(path: &Path) -> Result<Option<Claim>> {
     let failed = |error| RegistryError::io("lock", path, error);
     let file = File::options()
         .create(true)
@@ -56,7 +60,7 @@ fn try_claim(path: &PathBuf) -> Result<Option<Claim>> {
     let ours = file.metadata().map_err(failed)?;
     let is_current = std::fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
     Ok(is_current.then(|| Claim {
-        path: path.clone(),
+        path: path.to_owned(),
         _file: file,
     }))
 }

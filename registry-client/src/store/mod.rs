@@ -10,16 +10,15 @@
 //! ```
 
 mod check;
-mod claim;
+pub(crate) mod claim;
 mod names;
 mod sources;
-mod writer;
+pub(crate) mod writer;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 pub use check::{CheckReport, Finding};
 pub use claim::Claim;
@@ -27,16 +26,12 @@ pub use writer::BlobWriter;
 
 use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
+use crate::layout::{BLOBS, LAYOUT, LAYOUT_FILE, is_version_1};
 
-const LAYOUT_FILE: &str = "oci-layout";
-const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 const LOCK_FILE: &str = "lock";
-const BLOBS: &str = "blobs/sha256";
 const INGEST: &str = "ingest";
 const LOCKS: &str = "locks";
 const SOURCES: &str = "sources";
-/// Age at which a file in `ingest` that no process holds is litter. Long enough for a writer to lock what it has created.
-const LITTER_AGE: Duration = Duration::from_secs(3600);
 
 /// Opens blobs and image names kept in one directory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,7 +51,7 @@ impl Store {
         }
         let store = Self { dir: dir.into() };
         store.check_layout()?;
-        store.sweep();
+        writer::sweep(&dir.join(INGEST), "");
         Ok(store)
     }
 
@@ -138,7 +133,7 @@ impl Store {
     /// # Errors
     /// `Io` when no file can be made.
     pub fn writer(&self) -> Result<BlobWriter> {
-        BlobWriter::create(self.clone())
+        BlobWriter::create(&self.dir.join(INGEST), &self.dir.join(BLOBS))
     }
 
     /// Stores bytes as a blob.
@@ -160,42 +155,16 @@ impl Store {
 
     fn check_layout(&self) -> Result<()> {
         let path = self.dir.join(LAYOUT_FILE);
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let layout: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-                let version = layout
-                    .get("imageLayoutVersion")
-                    .and_then(serde_json::Value::as_str)
-                    .unwrap_or_default();
-                if version.starts_with("1.") {
-                    return Ok(());
-                }
+        match fs::read(&path) {
+            Ok(bytes) if is_version_1(&bytes) => Ok(()),
+            Ok(_) => {
                 let reason = format!("`{}` is not an OCI image layout of version 1", path.display());
                 Err(RegistryError::InvalidDocument { what: "store", reason })
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.replace(LAYOUT_FILE, LAYOUT.as_bytes()),
-            Err(error) => Err(RegistryError::io("read", &path, error)),
-        }
-    }
-
-    /// Removes what killed processes have left. A file that is being written is locked by its writer.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.dir.join(INGEST)) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
-            let old = modified
-                .and_then(|time| SystemTime::now().duration_since(time).ok())
-                .is_some_and(|age| age > LITTER_AGE);
-            if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
-                match fs::remove_file(entry.path()) {
-                    Ok(()) => tracing::debug!(path = %entry.path().display(), "removed an abandoned blob"),
-                    Err(error) => {
-                        tracing::debug!(path = %entry.path().display(), %error, "cannot remove an abandoned blob");
-                    }
-                }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                writer::replace(&self.dir.join(INGEST), &path, LAYOUT.as_bytes())
             }
+            Err(error) => Err(RegistryError::io("read", &path, error)),
         }
     }
 
@@ -206,21 +175,6 @@ impl Store {
         let file = file.map_err(|error| RegistryError::io("open", &path, error))?;
         file.lock().map_err(|error| RegistryError::io("lock", &path, error))?;
         Ok(file)
-    }
-
-    /// Writes a small file of the store so that a reader sees the old or the new one.
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let target = self.dir.join(name);
-        let (temporary, mut file) = writer::create_temporary(&self.dir.join(INGEST))?;
-        let result = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_data())
-            .and_then(|()| fs::rename(&temporary, &target))
-            .map_err(|error| RegistryError::io("write", &target, error));
-        if result.is_err() {
-            writer::remove_quietly(&temporary);
-        }
-        result
     }
 }
 
@@ -262,26 +216,5 @@ mod tests {
             Store::open(dir.path()),
             Err(RegistryError::InvalidDocument { .. })
         ));
-    }
-
-    #[test]
-    fn abandoned_files_are_swept_and_those_in_use_are_kept() {
-        let dir = TestDir::new("sweep");
-        let store = Store::open(dir.path()).unwrap();
-        let in_use = store.writer().unwrap();
-        let abandoned = dir.path().join(INGEST).join("abandoned");
-        fs::write(&abandoned, b"x").unwrap();
-        let old = SystemTime::now() - 2 * LITTER_AGE;
-        for entry in fs::read_dir(dir.path().join(INGEST)).unwrap() {
-            File::options()
-                .write(true)
-                .open(entry.unwrap().path())
-                .unwrap()
-                .set_modified(old)
-                .unwrap();
-        }
-        Store::open(dir.path()).unwrap();
-        assert!(!abandoned.exists());
-        in_use.commit().unwrap();
     }
 }

@@ -1,19 +1,13 @@
 //! Image names in `index.json`.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 
-use super::Store;
+use super::{INGEST, Store, writer};
 use crate::error::{RegistryError, Result};
-use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT, media_type};
+use crate::layout::{CONTAINERD_NAME, INDEX_FILE, REF_NAME, empty_index, without_names};
+use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT};
 use crate::reference::Reference;
-
-const INDEX_FILE: &str = "index.json";
-/// Annotation by which tools for OCI layouts (skopeo, umoci, crane) find an image.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// Annotation by which containerd and docker name an image they load.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 impl Store {
     /// Gives a name to an image; the name may have meant another one before.
@@ -76,7 +70,11 @@ impl Store {
         let mut index = self.read_names()?;
         change(&mut index.manifests);
         index.manifests.sort_by(|a, b| name_of(a).cmp(&name_of(b)));
-        let result = self.replace(INDEX_FILE, &index.to_bytes());
+        let result = writer::replace(
+            &self.dir().join(INGEST),
+            &self.dir().join(INDEX_FILE),
+            &index.to_bytes(),
+        );
         drop(lock);
         result
     }
@@ -86,7 +84,7 @@ impl Store {
         let failed = |error| RegistryError::io("read", &path, error);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(empty()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(empty_index()),
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = Vec::new();
@@ -95,31 +93,14 @@ impl Store {
     }
 }
 
-fn empty() -> Index {
-    Index {
-        schema_version: 2,
-        media_type: Some(media_type::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests: Vec::new(),
-        subject: None,
-        annotations: BTreeMap::new(),
-    }
-}
-
 fn name_of(entry: &Descriptor) -> Option<&String> {
     entry.annotations.get(REF_NAME)
-}
-
-/// Names belong to the entry, not to the image: a descriptor goes out as it came in.
-fn without_names(mut entry: Descriptor) -> Descriptor {
-    entry.annotations.remove(REF_NAME);
-    entry.annotations.remove(CONTAINERD_NAME);
-    entry
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::media_type;
     use crate::test_dir::TestDir;
 
     fn image(bytes: &[u8]) -> Descriptor {

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use super::{SOURCES, Store};
+use super::{INGEST, SOURCES, Store, writer};
 use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
 use crate::reference::Reference;
@@ -31,7 +31,11 @@ impl Store {
         list.insert(0, repository);
         list.truncate(SOURCE_LIMIT);
         let text: String = list.iter().map(|source| format!("{}\n", source.name())).collect();
-        let result = self.replace(&format!("{SOURCES}/{}", digest.hex()), text.as_bytes());
+        let result = writer::replace(
+            &self.dir().join(INGEST),
+            &self.dir().join(SOURCES).join(digest.hex()),
+            text.as_bytes(),
+        );
         drop(lock);
         result
     }

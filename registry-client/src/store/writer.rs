@@ -4,17 +4,22 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use super::{INGEST, Store};
 use crate::digest::{Digest, DigestWriter};
 use crate::error::{RegistryError, Result};
 
 /// Small writes are gathered; large ones pass straight through.
 const BUFFER_SIZE: usize = 128 * 1024;
+/// Tells files being written from others where they share a directory.
+pub(crate) const TEMPORARY_PREFIX: &str = ".roadstead-";
+/// Age at which a file being written that no process holds is litter. Long enough for a writer to lock what it has created.
+const LITTER_AGE: Duration = Duration::from_secs(3600);
 
 /// Writes a blob of unknown digest. Dropped without a commit, it leaves nothing behind.
 pub struct BlobWriter {
-    store: Store,
+    /// Directory in which the blob appears.
+    blobs: PathBuf,
     temporary: Temporary,
     /// `None` only after a commit has begun.
     output: Option<DigestWriter<BufWriter<File>>>,
@@ -29,12 +34,13 @@ impl std::fmt::Debug for BlobWriter {
 }
 
 impl BlobWriter {
-    pub(super) fn create(store: Store) -> Result<Self> {
-        let (path, file) = create_temporary(&store.dir().join(INGEST))?;
+    /// Starts a blob in one directory that is to appear in another one of the same file system.
+    pub(crate) fn create(ingest: &Path, blobs: &Path) -> Result<Self> {
+        let (temporary, file) = create_temporary(ingest)?;
         let output = Some(DigestWriter::new(BufWriter::with_capacity(BUFFER_SIZE, file)));
         Ok(Self {
-            store,
-            temporary: Temporary { path },
+            blobs: blobs.to_owned(),
+            temporary,
             output,
         })
     }
@@ -92,7 +98,7 @@ impl BlobWriter {
 
     fn publish(&self, file: &File, digest: &Digest) -> Result<()> {
         file.sync_data().map_err(|error| self.failed(error))?;
-        fs::rename(&self.temporary.path, self.store.blob_path(digest)).map_err(|error| self.failed(error))
+        fs::rename(&self.temporary.path, self.blobs.join(digest.hex())).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: io::Error) -> RegistryError {
@@ -113,8 +119,9 @@ impl Write for BlobWriter {
 }
 
 /// Removes its file when dropped; after a rename there is nothing to remove.
-struct Temporary {
-    path: PathBuf,
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    pub(crate) path: PathBuf,
 }
 
 impl Drop for Temporary {
@@ -133,17 +140,18 @@ pub(super) fn remove_quietly(path: &Path) {
 }
 
 /// Makes a new file, locked so that nobody sweeps it away while it is written.
-pub(super) fn create_temporary(dir: &Path) -> Result<(PathBuf, File)> {
+pub(crate) fn create_temporary(dir: &Path) -> Result<(Temporary, File)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     // Containers that share a store may have equal process ids: on a clash the next name is tried.
     for _ in 0..10_000 {
-        let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let path = dir.join(name);
-        match File::options().write(true).create_new(true).open(&path) {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
+        match File::options().read(true).write(true).create_new(true).open(&path) {
             Ok(file) => {
+                let temporary = Temporary { path };
                 file.try_lock()
-                    .map_err(|error| RegistryError::io("lock", &path, error.into()))?;
-                return Ok((path, file));
+                    .map_err(|error| RegistryError::io("lock", &temporary.path, error.into()))?;
+                return Ok((temporary, file));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(RegistryError::io("create", &path, error)),
@@ -156,8 +164,40 @@ pub(super) fn create_temporary(dir: &Path) -> Result<(PathBuf, File)> {
     ))
 }
 
+/// Writes a small file so that a reader sees the old or the new one.
+pub(crate) fn replace(ingest: &Path, target: &Path, bytes: &[u8]) -> Result<()> {
+    let (temporary, mut file) = create_temporary(ingest)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| fs::rename(&temporary.path, target))
+        .map_err(|error| RegistryError::io("write", target, error))
+}
+
+/// Removes what killed processes have left. A file that is being written is locked by its writer.
+pub(crate) fn sweep(ingest: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(ingest) else {
+        return;
+    };
+    let ours = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
+    for entry in entries.flatten().filter(ours) {
+        let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
+        let old = modified
+            .and_then(|time| SystemTime::now().duration_since(time).ok())
+            .is_some_and(|age| age > LITTER_AGE);
+        if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => tracing::debug!(path = %entry.path().display(), "removed an abandoned blob"),
+                Err(error) => {
+                    tracing::debug!(path = %entry.path().display(), %error, "cannot remove an abandoned blob");
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{INGEST, Store};
     use super::*;
     use crate::test_dir::TestDir;
 
@@ -202,5 +242,26 @@ mod tests {
         assert_eq!(store.read_blob(&digest, 10).unwrap(), b"whole");
         assert_eq!(write(b"whole").commit().unwrap(), (digest, 5));
         assert_eq!(ingest_count(&dir), 0);
+    }
+
+    #[test]
+    fn abandoned_files_are_swept_and_those_in_use_are_kept() {
+        let dir = TestDir::new("sweep");
+        let store = Store::open(dir.path()).unwrap();
+        let in_use = store.writer().unwrap();
+        let abandoned = dir.path().join(INGEST).join("abandoned");
+        fs::write(&abandoned, b"x").unwrap();
+        let old = SystemTime::now() - 2 * LITTER_AGE;
+        for entry in fs::read_dir(dir.path().join(INGEST)).unwrap() {
+            File::options()
+                .write(true)
+                .open(entry.unwrap().path())
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        }
+        Store::open(dir.path()).unwrap();
+        assert!(!abandoned.exists());
+        in_use.commit().unwrap();
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use roadstead_builder::beneath::Owner;
 use roadstead_builder::image::output as form;
 use roadstead_builder::solve::{self, Built, Cancel, Tools};
-use roadstead_registry_client::{NoProgress, Reference};
+use roadstead_registry_client::{ArchiveKind, ArchiveWriter, NoProgress, Reference, Selection, StoreImage, copy};
 
 use crate::error::{CliError, FileError};
 
@@ -99,12 +99,11 @@ pub(super) async fn write_all(
         match output {
             Output::Image { .. } => {}
             Output::Archive { destination, docker } => {
+                let writing = archive(tools, built, names, destination.as_deref(), *docker);
                 tokio::select! {
-                    fetched = fetch_layers(tools, built) => fetched?,
+                    written = writing => written?,
                     () = cancel.canceled() => return Err(CliError::failed("the build was canceled")),
                 }
-                let out = open(destination.as_deref())?;
-                form::archive(&tools.store, &built.image.descriptor, names, *docker, out).map_err(CliError::failed)?;
             }
             Output::Local(_) | Output::Tar(_) => {
                 let chain = solve::unpacked(tools, built, cancel).await.map_err(CliError::failed)?;
@@ -128,24 +127,26 @@ fn inside(owner: Owner) -> Owner {
     if whole { owner } else { Owner { uid: 0, gid: 0 } }
 }
 
-async fn fetch_layers(tools: &Arc<Tools>, built: &Built) -> Result<(), CliError> {
-    for layer in &built.layers {
-        let digest = &layer.descriptor.digest;
-        if tools.store.has(digest) {
-            continue;
-        }
-        let Some(source) = tools.store.sources(digest).into_iter().next() else {
-            continue;
-        };
-        Box::pin(
-            tools
-                .client
-                .fetch_blob(&source, &layer.descriptor, &tools.store, &NoProgress),
-        )
+/// Writes the image as an archive; base layers that are not here are fetched.
+async fn archive(
+    tools: &Arc<Tools>,
+    built: &Built,
+    names: &[Reference],
+    destination: Option<&Path>,
+    docker: bool,
+) -> Result<(), CliError> {
+    let kind = if docker { ArchiveKind::Docker } else { ArchiveKind::Oci };
+    let writer = match destination {
+        Some(path) => ArchiveWriter::create(path, kind),
+        None => ArchiveWriter::to(Box::new(io::stdout()), kind),
+    };
+    let writer = writer.map_err(CliError::registry)?;
+    let source = StoreImage::described(&tools.store, &built.image.descriptor).fetching(&tools.client);
+    let target = writer.image_named(names);
+    Box::pin(copy(&source, &target, &Selection::All, &NoProgress))
         .await
-        .map_err(CliError::failed)?;
-    }
-    Ok(())
+        .map_err(CliError::registry)?;
+    writer.finish().await.map_err(CliError::registry)
 }
 
 fn open(destination: Option<&Path>) -> Result<Box<dyn Write + Send>, CliError> {

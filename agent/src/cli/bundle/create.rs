@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use roadstead_builder::dockerfile;
 use roadstead_builder::solve::needed_images;
-use roadstead_registry_client::{ArchiveKind, ArchiveWriter, Client, ImageSource, Platform, Reference, Selection, copy};
+use roadstead_registry_client::{
+    ArchiveKind, ArchiveWriter, Client, ImageSource, Platform, Reference, Selection, copy,
+};
 
 use super::lock::{Lock, LockedImage};
 use crate::cli::image::{Place, ProgressKind, renderer};
@@ -83,15 +85,19 @@ fn wanted(args: &Args) -> Result<Vec<Wanted>, CliError> {
         false => args.platform.iter().cloned().collect(),
     };
     let mut list: Vec<Wanted> = Vec::new();
-    let mut add = |place: Place, name: Reference, platforms: BTreeSet<Platform>| {
-        match list.iter_mut().find(|known| known.name.canonical() == name.canonical()) {
-            Some(known) => known.platforms.extend(platforms),
-            None => list.push(Wanted { place, name, platforms }),
-        }
+    let mut add = |place: Place, name: Reference, platforms: BTreeSet<Platform>| match list
+        .iter_mut()
+        .find(|known| known.name.canonical() == name.canonical())
+    {
+        Some(known) => known.platforms.extend(platforms),
+        None => list.push(Wanted { place, name, platforms }),
     };
     for place in &args.images {
         let (Place::Registry(name) | Place::Store(name)) = place else {
-            let text = format!("cannot bundle `{}`: give the image of a registry, or store:NAME", place.label());
+            let text = format!(
+                "cannot bundle `{}`: give the image of a registry, or store:NAME",
+                place.label()
+            );
             return Err(CliError::usage(text));
         };
         add(place.clone(), name.clone(), platforms.clone());
@@ -115,7 +121,11 @@ fn wanted(args: &Args) -> Result<Vec<Wanted>, CliError> {
     Ok(list)
 }
 
-fn needed(args: &Args, path: &Path, platform: &Platform) -> Result<Vec<roadstead_builder::solve::NeededImage>, CliError> {
+fn needed(
+    args: &Args,
+    path: &Path,
+    platform: &Platform,
+) -> Result<Vec<roadstead_builder::solve::NeededImage>, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| CliError::usage(FileError::at("read", path)(error)))?;
     let file = dockerfile::parse(&path.to_string_lossy(), &text).map_err(CliError::usage)?;
     let build_args: BTreeMap<String, String> = args.build_args.iter().cloned().collect();

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use roadstead_registry_client::{ArchiveKind, Digest, ImageArchive, ImageSource as _, Reference, Selection, StoreTarget, copy};
+use roadstead_registry_client::{
+    ArchiveKind, Digest, ImageArchive, ImageSource as _, Reference, Selection, StoreTarget, copy,
+};
 
 use super::lock::Lock;
 use crate::cli::image::{ProgressKind, local_store, renderer};
@@ -27,7 +29,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let archive = ImageArchive::open(&args.file, ArchiveKind::Oci).await.map_err(CliError::registry)?;
+    let archive = ImageArchive::open(&args.file, ArchiveKind::Oci)
+        .await
+        .map_err(CliError::registry)?;
     let names = archive.names();
     check(&args, &archive, &names).await?;
     let store = local_store()?;
@@ -48,7 +52,10 @@ async fn check(args: &Args, archive: &ImageArchive, names: &[String]) -> Result<
     let path = args.lock.clone().unwrap_or_else(|| Lock::path(&args.file));
     let Some(lock) = Lock::read(&path)? else {
         return match &args.lock {
-            Some(path) => Err(CliError::usage(format!("lock file `{}` does not exist", path.display()))),
+            Some(path) => Err(CliError::usage(format!(
+                "lock file `{}` does not exist",
+                path.display()
+            ))),
             None => Ok(()),
         };
     };

@@ -123,12 +123,21 @@ mod tests {
         };
         let lock = Lock::new(vec![image("b", &two), image("a", &one)]);
         let found = |list: &[(&str, &Digest)]| -> Vec<(String, Digest)> {
-            list.iter().map(|(name, digest)| ((*name).to_owned(), (*digest).clone())).collect()
+            list.iter()
+                .map(|(name, digest)| ((*name).to_owned(), (*digest).clone()))
+                .collect()
         };
-        assert_eq!(lock.differences(&found(&[("a", &one), ("b", &two)])), Vec::<String>::new());
+        assert_eq!(
+            lock.differences(&found(&[("a", &one), ("b", &two)])),
+            Vec::<String>::new()
+        );
         assert_eq!(
             lock.differences(&found(&[("b", &one), ("c", &one)])),
-            ["`a` is missing".to_owned(), format!("`b` is {one}, not {two}"), "`c` is not locked".to_owned()]
+            [
+                "`a` is missing".to_owned(),
+                format!("`b` is {one}, not {two}"),
+                "`c` is not locked".to_owned()
+            ]
         );
     }
 }

@@ -1,9 +1,12 @@
 //! Where an image is, as it is written on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
-use roadstead_registry_client::{Client, ImageSink, ImageSource, Reference, Store, StoreImage, StoreTarget};
+use roadstead_registry_client::{
+    ArchiveKind, ArchiveWriter, Client, ImageArchive, ImageSink, ImageSource, LayoutImage, LayoutTarget, Reference,
+    Store, StoreImage, StoreTarget, layout_names,
+};
 
 use super::repository::RepositoryFlags;
 use crate::environment;
@@ -27,6 +30,7 @@ pub(in crate::cli) enum Place {
 /// A sink, and what must be done once it has all.
 pub(in crate::cli) struct Target {
     sink: Box<dyn ImageSink>,
+    archive: Option<ArchiveWriter>,
 }
 
 impl Target {
@@ -35,7 +39,10 @@ impl Target {
     }
 
     pub(in crate::cli) async fn finish(self) -> Result<(), CliError> {
-        Ok(())
+        match self.archive {
+            Some(archive) => archive.finish().await.map_err(CliError::registry),
+            None => Ok(()),
+        }
     }
 }
 
@@ -106,11 +113,17 @@ impl Place {
 
     /// Opens the place to read from.
     pub(in crate::cli) async fn source(&self, client: &Client) -> Result<Box<dyn ImageSource>, CliError> {
-        match self {
-            Self::Registry(name) => Ok(Box::new(client.image(name))),
-            Self::Store(name) => Ok(Box::new(StoreImage::named(&local_store()?, name).fetching(client))),
-            _ => Err(CliError::failed("not yet")),
-        }
+        Ok(match self {
+            Self::Registry(name) => Box::new(client.image(name)),
+            Self::Store(name) => Box::new(StoreImage::named(&local_store()?, name).fetching(client)),
+            Self::Layout { directory, name } => {
+                Box::new(LayoutImage::open(directory, name.as_deref()).map_err(CliError::registry)?)
+            }
+            Self::OciArchive { name, .. } | Self::DockerArchive { name, .. } => {
+                let archive = self.archive().await?;
+                Box::new(archive.image(name.as_deref()).await.map_err(CliError::registry)?)
+            }
+        })
     }
 
     /// Opens the place to write to.
@@ -121,15 +134,39 @@ impl Place {
                 Box::new(repository.apply(target))
             }
             Self::Store(name) => Box::new(StoreTarget::named(&local_store()?, name)),
-            _ => return Err(CliError::failed("not yet")),
+            Self::Layout { directory, name } => {
+                Box::new(LayoutTarget::create(directory, name.as_deref()).map_err(CliError::registry)?)
+            }
+            Self::OciArchive { file, name } => return archive_target(file, ArchiveKind::Oci, name.as_deref()),
+            Self::DockerArchive { file, name } => return archive_target(file, ArchiveKind::Docker, name.as_deref()),
         };
-        Ok(Target { sink })
+        Ok(Target { sink, archive: None })
+    }
+
+    async fn archive(&self) -> Result<ImageArchive, CliError> {
+        let opened = match self {
+            Self::OciArchive { file, .. } => ImageArchive::open(file, ArchiveKind::Oci).await,
+            Self::DockerArchive { file, .. } => ImageArchive::open(file, ArchiveKind::Docker).await,
+            _ => return Err(CliError::usage(format!("`{}` is no archive", self.label()))),
+        };
+        opened.map_err(CliError::registry)
     }
 
     /// Lists the names in a layout or an archive.
     pub(in crate::cli) async fn names(&self) -> Result<Vec<String>, CliError> {
-        Err(CliError::failed("not yet"))
+        match self {
+            Self::Layout { directory, .. } => layout_names(directory).map_err(CliError::registry),
+            _ => Ok(self.archive().await?.names()),
+        }
     }
+}
+
+fn archive_target(file: &Path, kind: ArchiveKind, name: Option<&str>) -> Result<Target, CliError> {
+    let archive = ArchiveWriter::create(file, kind).map_err(CliError::registry)?;
+    Ok(Target {
+        sink: Box::new(archive.image(name)),
+        archive: Some(archive),
+    })
 }
 
 /// The local store, as `roadstead build` uses it.

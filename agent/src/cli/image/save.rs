@@ -1,12 +1,76 @@
 //! `roadstead image save`.
 
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+use roadstead_registry_client::{ArchiveKind, ArchiveWriter, Reference, Selection, StoreImage, copy};
+
+use super::{PlatformFlags, ProgressKind, local_store, renderer};
+use crate::client::NetworkFlags;
 use crate::error::CliError;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+/// Values of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// What docker load reads; it reads an OCI layout, too, since the archive is both.
+    Docker,
+    /// An OCI layout in a tar.
+    Oci,
+}
 
-pub(super) async fn run(_args: Args) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("not yet"))
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Images of the local store.
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<Reference>,
+    /// Write to a file; without it, to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Form of the archive.
+    #[arg(long, value_enum, default_value = "docker", value_name = "FORM")]
+    format: Format,
+    #[command(flatten)]
+    platform: PlatformFlags,
+    /// Show no progress.
+    #[arg(short, long)]
+    quiet: bool,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
+    progress: ProgressKind,
+    #[command(flatten)]
+    network: NetworkFlags,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    if args.output.is_none() && io::stdout().is_terminal() {
+        return Err(CliError::usage("cowardly refusing to save to a terminal").hint("use `-o FILE`, or redirect"));
+    }
+    let (client, store) = (args.network.client()?, local_store()?);
+    let kind = match args.format {
+        Format::Docker => ArchiveKind::Docker,
+        Format::Oci => ArchiveKind::Oci,
+    };
+    let writer = match &args.output {
+        Some(path) => ArchiveWriter::create(path, kind),
+        None => ArchiveWriter::to(Box::new(io::stdout()), kind),
+    };
+    let writer = writer.map_err(CliError::registry)?;
+    let progress = renderer(args.progress, args.quiet);
+    let selection = match (args.format, args.platform.selection_or_all()) {
+        // An index is what docker does not take: the image for this machine is meant.
+        (Format::Docker, Selection::All) => args.platform.selection(),
+        (_, Selection::All) => Selection::Present,
+        (_, one) => one,
+    };
+    for name in &args.names {
+        let source = StoreImage::named(&store, name).fetching(&client);
+        let target = writer.image_named(std::slice::from_ref(name));
+        copy(&source, &target, &selection, &*progress)
+            .await
+            .map_err(CliError::registry)?;
+    }
+    writer.finish().await.map_err(CliError::registry)?;
+    Ok(ExitCode::SUCCESS)
 }
