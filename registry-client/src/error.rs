@@ -89,11 +89,13 @@ pub enum RegistryError {
         /// The system's error.
         source: io::Error,
     },
-    /// A blob is not in the store.
-    #[error("blob {digest} is not in the local store")]
+    /// A blob is not where it was looked for on this machine.
+    #[error("blob {digest} is not in {place}")]
     BlobMissing {
         /// The blob.
         digest: Digest,
+        /// The local store, or the path of a layout or an archive.
+        place: String,
     },
     /// A blob is larger than the reader allows.
     #[error("blob {digest} has {size} bytes, more than the {limit} allowed here")]
@@ -436,6 +438,15 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// For a blob that the local store lacks.
+    #[must_use]
+    pub fn missing_in_store(digest: &Digest) -> Self {
+        Self::BlobMissing {
+            digest: digest.clone(),
+            place: "the local store".to_owned(),
+        }
+    }
+
     pub(crate) fn layout(path: &Path, reason: impl Into<String>) -> Self {
         Self::Layout {
             path: path.to_owned(),

@@ -135,9 +135,7 @@ async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
         let sources = tools.store.sources(&layer.descriptor.digest);
         let (tools, descriptor) = (Arc::clone(tools), layer.descriptor.clone());
         fetching.spawn(async move {
-            let mut last = RegistryError::BlobMissing {
-                digest: descriptor.digest.clone(),
-            };
+            let mut last = RegistryError::missing_in_store(&descriptor.digest);
             let vertex = tools
                 .progress
                 .start(format!("pulling {} ({} bytes)", descriptor.digest, descriptor.size));

@@ -79,7 +79,7 @@ impl ComposedIndex {
     fn origin(&self, digest: &Digest) -> Result<usize> {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         let found = origins.get(digest).copied();
-        found.ok_or_else(|| RegistryError::BlobMissing { digest: digest.clone() })
+        found.ok_or_else(|| RegistryError::missing_in_store(digest))
     }
 
     /// What a manifest names can be had where the manifest was.

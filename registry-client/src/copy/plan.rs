@@ -173,6 +173,7 @@ impl<'a> Walk<'a> {
                 if *self.selection == Selection::Present && self.documents.len() == before {
                     return Err(RegistryError::BlobMissing {
                         digest: descriptor.digest,
+                        place: self.source.label(),
                     });
                 }
             } else {

@@ -58,9 +58,7 @@ impl StoreImage {
     }
 
     async fn fetch_missing(&self, descriptor: &Descriptor, progress: &dyn Progress) -> Result<()> {
-        let mut result = Err(RegistryError::BlobMissing {
-            digest: descriptor.digest.clone(),
-        });
+        let mut result = Err(RegistryError::missing_in_store(&descriptor.digest));
         let Some(client) = &self.client else { return result };
         for repository in self.store.sources(&descriptor.digest) {
             result = client.fetch_blob(&repository, descriptor, &self.store, progress).await;

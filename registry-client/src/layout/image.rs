@@ -91,7 +91,10 @@ impl LayoutImage {
     }
 
     fn open_blob(&self, descriptor: &Descriptor) -> Result<FileSection> {
-        let missing = || RegistryError::layout(self.files.path(), format!("blob {} is missing", descriptor.digest));
+        let missing = || RegistryError::BlobMissing {
+            digest: descriptor.digest.clone(),
+            place: format!("`{}`", self.files.path().display()),
+        };
         self.files.blob(&descriptor.digest)?.ok_or_else(missing)
     }
 

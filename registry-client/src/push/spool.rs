@@ -141,11 +141,7 @@ impl ImageSource for Pieces {
     }
 
     fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes>> {
-        Box::pin(async {
-            Err(RegistryError::BlobMissing {
-                digest: descriptor.digest.clone(),
-            })
-        })
+        Box::pin(async { Err(RegistryError::missing_in_store(&descriptor.digest)) })
     }
 
     fn blob<'a>(

@@ -138,7 +138,7 @@ impl Store {
         let found = self.read_blob(&descriptor.digest, MANIFEST_LIMIT);
         let bytes = match found {
             Ok(bytes) => bytes,
-            Err(RegistryError::BlobMissing { digest }) => return findings.push(missing(&digest)),
+            Err(RegistryError::BlobMissing { digest, .. }) => return findings.push(missing(&digest)),
             // Its content was reported as wrong already.
             Err(RegistryError::DigestMismatch { .. }) => return,
             Err(error) => return findings.push(unreadable(image, descriptor, &error)),

@@ -89,7 +89,7 @@ impl Store {
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
         let path = self.blob_path(digest);
         File::open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => RegistryError::BlobMissing { digest: digest.clone() },
+            std::io::ErrorKind::NotFound => RegistryError::missing_in_store(digest),
             _ => RegistryError::io("open", &path, error),
         })
     }

@@ -305,7 +305,7 @@ async fn a_blob_that_is_nowhere_stops_the_push() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, RegistryError::BlobMissing { digest } if *digest == layer),
+        matches!(&error, RegistryError::BlobMissing { digest, .. } if *digest == layer),
         "{error:?}"
     );
     assert_eq!(setup.client.head_manifest(&name).await.unwrap(), None);

@@ -13,6 +13,7 @@ mod images;
 mod interruptions;
 mod logins;
 mod mirrors;
+mod places;
 mod proxy;
 mod round_trip;
 mod servers;

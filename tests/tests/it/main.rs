@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 
 mod add;
+mod archives;
 mod binary;
 mod ca_bundle;
 mod caching;

@@ -22,9 +22,9 @@ impl Image {
             let mut children = Index::parse(&bytes)?.manifests;
             children.retain(|child| store.has(&child.digest) && !media_type::is_index(&child.media_type));
             children.sort_by_key(|child| !child.platform.as_ref().is_some_and(|platform| platform.matches(&host)));
-            let child = children.first().ok_or_else(|| Error::BlobMissing {
-                digest: descriptor.digest.clone(),
-            })?;
+            let child = children
+                .first()
+                .ok_or_else(|| Error::missing_in_store(&descriptor.digest))?;
             Manifest::parse(&store.read_blob(&child.digest, MANIFEST_LIMIT)?)?
         } else {
             Manifest::parse(&bytes)?
