@@ -110,16 +110,15 @@ impl Reference {
     /// Returns the name as docker prints it: `node:20`.
     #[must_use]
     pub fn familiar(&self) -> String {
+        let official = self.repository.strip_prefix(OFFICIAL_PREFIX);
+        let short = official
+            .filter(|rest| !rest.contains('/') && !is_hex_id(rest))
+            .unwrap_or(&self.repository);
         // Without the registry, a first folder that looks like one would be taken for it.
-        let is_plain = self.registry == DEFAULT_REGISTRY && split_registry(&self.repository).0 == DEFAULT_REGISTRY;
-        let mut text = if is_plain {
-            self.repository
-                .strip_prefix(OFFICIAL_PREFIX)
-                .filter(|rest| !rest.contains('/'))
-                .unwrap_or(&self.repository)
-                .to_owned()
-        } else {
-            self.name()
+        let (registry, repository) = split_registry(short);
+        let mut text = match registry == self.registry && repository == self.repository {
+            true => short.to_owned(),
+            false => self.name(),
         };
         self.push_suffix(&mut text);
         text
@@ -306,7 +305,15 @@ mod tests {
 
     #[test]
     fn a_folder_that_looks_like_a_registry_keeps_the_real_one_before_it() {
-        for text in ["docker.io/a.b/c", "docker.io/localhost/c", "docker.io/library/x.y/z"] {
+        let id = format!("docker.io/library/{}", "a".repeat(64));
+        for text in [
+            "docker.io/a.b/c",
+            "docker.io/localhost/c",
+            "docker.io/library/x.y/z",
+            "docker.io/docker.io/c",
+            "docker.io/index.docker.io/a/b",
+            &id,
+        ] {
             let reference = parse(text);
             assert_eq!(parse(&reference.familiar()), reference, "{text}");
         }
