@@ -307,36 +307,44 @@ impl Transport {
             None => self.logins.current(&key).await,
         };
         let (again, is_stream) = match &payload {
-            Payload::None => (Payload::None, false),
-            Payload::Bytes(bytes) => (Payload::Bytes(bytes.clone()), false),
-            Payload::Stream(_) => (Payload::None, true),
+            Payload::None => (None, false),
+            Payload::Bytes(bytes) => (Some(bytes.clone()), false),
+            Payload::Stream(_) => (None, true),
         };
-        let answer = Box::pin(exchange(endpoint, &parts, payload, known.as_ref())).await?;
+        let mut answer = Box::pin(exchange(endpoint, &parts, payload, known.as_ref())).await?;
         // Only the registry itself may ask for its login; a place it redirects to may not.
         if answer.status() != StatusCode::UNAUTHORIZED || !guard::same_origin(endpoint.base(), answer.response.url()) {
             return Ok(answer);
         }
-        let challenges: Vec<Challenge> = answer
-            .response
-            .headers()
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(challenge::parse)
-            .collect();
-        let get = Box::pin(self.log_in(endpoint, answer, &challenges, &scopes, operation));
-        let fresh = match &endpoint.login {
-            Some(_) => Arc::new(get.await?),
-            None => self.logins.renew(&key, known.as_ref(), get).await?,
-        };
-        if is_stream {
-            return Err(interrupted(endpoint, operation, None));
+        let (mut refused, mut is_last) = (known, false);
+        loop {
+            let challenges: Vec<Challenge> = answer
+                .response
+                .headers()
+                .get_all(WWW_AUTHENTICATE)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(challenge::parse)
+                .collect();
+            let get = Box::pin(self.log_in(endpoint, answer, &challenges, &scopes, operation));
+            let (fresh, is_own) = match &endpoint.login {
+                Some(_) => (Arc::new(get.await?), true),
+                None => self.logins.renew(&key, refused.as_ref(), get).await?,
+            };
+            if is_stream {
+                return Err(interrupted(endpoint, operation, None));
+            }
+            let payload = again.clone().map_or(Payload::None, Payload::Bytes);
+            answer = Box::pin(exchange(endpoint, &parts, payload, Some(&fresh))).await?;
+            if answer.status() != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            // What another request was granted may have expired since; what was granted for this one has not.
+            if is_own || is_last {
+                return Err(answer.into_error(endpoint, operation).await);
+            }
+            (refused, is_last) = (Some(fresh), true);
         }
-        let answer = Box::pin(exchange(endpoint, &parts, again, Some(&fresh))).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            return Err(answer.into_error(endpoint, operation).await);
-        }
-        Ok(answer)
     }
 
     async fn log_in(

@@ -61,25 +61,26 @@ impl Logins {
         self.slot(key).lock().await.clone().filter(|known| known.is_alive())
     }
 
-    /// Returns another login than the one refused. Requests that were refused together share one.
+    /// Returns another login than the one refused, and whether it was granted for this request: requests that were refused
+    /// together share one.
     pub(crate) async fn renew(
         &self,
         key: &Key,
         refused: Option<&Arc<Authorization>>,
         get: impl Future<Output = Result<Authorization>>,
-    ) -> Result<Arc<Authorization>> {
+    ) -> Result<(Arc<Authorization>, bool)> {
         let slot = self.slot(key);
         let mut known = slot.lock().await;
         if let Some(other) = known.as_ref().filter(|known| known.is_alive())
             && !refused.is_some_and(|refused| Arc::ptr_eq(refused, other))
         {
-            return Ok(Arc::clone(other));
+            return Ok((Arc::clone(other), false));
         }
         // A login that was refused is not kept, even when no other can be had.
         *known = None;
         let fresh = Arc::new(get.await?);
         *known = Some(Arc::clone(&fresh));
-        Ok(fresh)
+        Ok((fresh, true))
     }
 }
 
@@ -269,5 +270,37 @@ fn refuse(endpoint: &Endpoint, reason: &str) -> RegistryError {
     RegistryError::Challenge {
         host: endpoint.label(),
         reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(token: &'static str) -> Authorization {
+        Authorization {
+            header: HeaderValue::from_static(token),
+            secrets: Vec::new(),
+            has_login: false,
+            ends_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_refused_together_share_a_login_and_know_it() {
+        let (logins, key) = (Logins::default(), Key::default());
+        let renew = |refused, token| {
+            let (logins, key) = (&logins, &key);
+            async move {
+                let (login, is_own) = logins.renew(key, refused, async { Ok(granted(token)) }).await.unwrap();
+                (login, is_own)
+            }
+        };
+        let (first, is_own) = renew(None, "a").await;
+        assert!(is_own);
+        let (shared, is_own) = renew(None, "b").await;
+        assert!(Arc::ptr_eq(&first, &shared) && !is_own);
+        let (second, is_own) = renew(Some(&shared), "c").await;
+        assert_eq!((second.header.to_str().unwrap(), is_own), ("c", true));
     }
 }
