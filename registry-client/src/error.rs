@@ -345,6 +345,12 @@ pub enum RegistryError {
         /// The image.
         reference: String,
     },
+    /// No image of that name in the local store.
+    #[error("the local store has no image `{reference}`")]
+    NotInStore {
+        /// The image.
+        reference: String,
+    },
     /// The registry lacks a blob.
     #[error("{host} has no blob {digest} in repository `{repository}`")]
     BlobUnknown {
@@ -523,6 +529,12 @@ impl RegistryError {
             }
             Self::NotFound { .. } => {
                 Some("check the name and the tag; a private image may also need a login".to_owned())
+            }
+            Self::BlobMissing { .. } => Some(
+                "pull or load the image whole, or choose one that is there by `--platform`".to_owned(),
+            ),
+            Self::NotInStore { .. } => {
+                Some("pull or build it first; `roadstead image ls` lists what is there".to_owned())
             }
             Self::EcrToken { .. } => {
                 Some("check the AWS credentials, the region, and the permission `ecr:GetAuthorizationToken`".to_owned())

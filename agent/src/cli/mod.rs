@@ -32,8 +32,14 @@ enum Command {
     /// Build an image from a Dockerfile.
     Build(build::Args),
     /// Move images between registries, the local store, layouts and archives.
+    ///
+    /// A PLACE is NAME[:TAG][@DIGEST] (a registry), store:NAME (the local store), oci:DIR[:NAME], oci-archive:FILE[:NAME] or
+    /// docker-archive:FILE[:NAME]. `ls`, `tag` and `rm` mean the local store when they are given a bare NAME, as docker's do;
+    /// docker://NAME is a registry everywhere.
     Image(image::Args),
     /// Carry images to a site without a network.
+    ///
+    /// One archive with all that a Dockerfile needs, and a lock file of digests.
     Bundle(bundle::Args),
     /// Check the local store.
     Store(store::Args),

@@ -84,12 +84,6 @@ pub trait ImageSink: Send + Sync {
         Ok(())
     }
 
-    /// Takes the list of blobs that will come, each once: a place that has an order of its own makes it from this one,
-    /// which depends on the image alone. The blobs themselves come in any order.
-    fn plan(&self, blobs: &[Descriptor]) {
-        let _ = blobs;
-    }
-
     /// Whether blobs must come one after the other, in the order of the manifests.
     fn one_at_a_time(&self) -> bool {
         false
@@ -147,7 +141,6 @@ pub async fn copy(
 ) -> Result<Descriptor> {
     let plan = Plan::read(source, selection).await?;
     sink.accepts(&plan.root.descriptor)?;
-    sink.plan(&plan.blobs);
     progress.plan(&plan.blobs);
     if sink.one_at_a_time() {
         for blob in &plan.blobs {

@@ -82,8 +82,8 @@ impl ImageSource for StoreImage {
         Box::pin(async {
             match &self.root {
                 Root::Descriptor(descriptor) => Ok(descriptor.clone()),
-                Root::Name(name) => self.store.resolve(name)?.ok_or_else(|| RegistryError::NotFound {
-                    reference: format!("{name} (in the local store)"),
+                Root::Name(name) => self.store.resolve(name)?.ok_or_else(|| RegistryError::NotInStore {
+                    reference: name.to_string(),
                 }),
             }
         })

@@ -134,3 +134,6 @@ impl ImageArchive {
         LayoutImage::new(files, self.kind.prefix(), name, root)
     }
 }
+
+#[cfg(test)]
+mod tests;

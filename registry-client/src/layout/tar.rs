@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,6 +135,8 @@ fn spool(path: &Path, content: impl Read) -> Result<File> {
         let reason = format!("decompressed, it is larger than {SPOOL_LIMIT} bytes");
         return Err(RegistryError::layout(path, reason));
     }
+    // What came through a pipe may have to be decompressed, too.
+    file.rewind().map_err(|error| RegistryError::io("read", path, error))?;
     Ok(file)
 }
 

@@ -189,8 +189,10 @@ fn a_bundle_is_all_that_a_build_without_a_network_needs() {
     let inside = Site::empty();
     inside.file("own", "own").dockerfile(&dockerfile);
     let log = inside.build(&["--offline", "-t", "app"]).bad(1);
-    assert!(log.contains("offline: the pull of") && log.contains(&base), "{log}");
-    run(&inside, &["bundle", "load", "-q", &file]).good();
+    assert!(log.contains("offline: the pull of") && log.contains("base:1"), "{log}");
+    let loaded = run(&inside, &["bundle", "load", "-q", "--json", &file]).good();
+    let loaded: serde_json::Value = serde_json::from_slice(&loaded.stdout).unwrap();
+    assert_eq!((&loaded[0]["name"], &loaded[1]["name"]), (&base.into(), &tools.into()));
     inside.build(&["--offline", "-t", "app"]).good();
     // The site may say so for all.
     std::fs::write(inside.dir().join("config/config.toml"), "offline = true\n").unwrap();

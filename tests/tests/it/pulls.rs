@@ -4,6 +4,8 @@ use crate::binary::roadstead;
 use crate::registry::Registry;
 use crate::site::{Outcome, Site};
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -167,7 +169,7 @@ fn names_are_listed_given_and_taken() {
     image(&site, &["image", "rm", "local:x"]).good();
     let gone = image(&site, &["image", "rm", "local:x"]).bad(1);
     assert!(
-        gone.contains("`docker.io/library/local:x (in the local store)` was not found"),
+        gone.contains("the local store has no image `docker.io/library/local:x`"),
         "{gone}"
     );
     // Debian's registry knows only how to take the whole image away.
@@ -193,7 +195,11 @@ fn mistakes_end_with_what_to_do() {
             2,
             "cannot be used with",
         ),
-        (&["image", "push", "absent"], 1, "(in the local store)` was not found"),
+        (
+            &["image", "push", "absent"],
+            1,
+            "the local store has no image `docker.io/library/absent`",
+        ),
         (
             &["image", "push", "--create-repository", "r.example/a"],
             2,
@@ -254,6 +260,48 @@ fn explain_shows_places_and_logins_without_secrets() {
              upload:          stream, another way after failures\n",
             toml.display()
         )
+    );
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_asked_unless_it_is_spared() {
+    let proxy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = proxy.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(client.try_clone().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        client
+            .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        line
+    });
+    let site = Site::empty();
+    site.registries("[[registry]]\nprefix = 'r.example'\ninsecure = true\n");
+    let digest = |spared: &str| {
+        let mut command = Command::new(roadstead());
+        let command = site
+            .prepare(&mut command)
+            .env("HTTP_PROXY", &address)
+            .env("http_proxy", &address);
+        Outcome::of(
+            command
+                .env("NO_PROXY", spared)
+                .args(["image", "digest", "r.example/app"])
+                .output()
+                .unwrap(),
+        )
+        .bad(1)
+    };
+    let log = digest("r.example");
+    assert!(log.contains("cannot reach registry r.example"), "{log}");
+    let log = digest("other.example");
+    assert!(log.contains("r.example denied"), "{log}");
+    assert_eq!(
+        asked.join().unwrap(),
+        "HEAD http://r.example/v2/app/manifests/latest HTTP/1.1\r\n"
     );
 }
 

@@ -162,7 +162,8 @@ impl Bench<'_> {
                     .args(["-c", fill, "sh", &case.layer_bytes.to_string()])
                     .arg(&file),
             )?;
-            dockerfile.push_str(&format!("COPY f{layer} /\n"));
+            // A layer on its own: nothing below it need be unpacked.
+            dockerfile.push_str(&format!("COPY --link f{layer} /\n"));
         }
         write(&context.join("Dockerfile"), &dockerfile)?;
         let registry = Registry::start(&home, None)?;
@@ -214,7 +215,13 @@ impl Bench<'_> {
                 rows[1].note(at, time, peak);
                 drop(target);
                 std::fs::remove_dir_all(&empty).map_err(TaskError::at("remove", &empty))?;
-                println!("{registry}, {}, round {}, {tool}: done", case.name, round + 1);
+                let [pull, push] =
+                    [0, 1].map(|row: usize| rows[row].times[at].last().map_or(0.0, Duration::as_secs_f64));
+                println!(
+                    "{registry}, {}, round {}, {tool}: pull {pull:.2} s, push {push:.2} s",
+                    case.name,
+                    round + 1
+                );
             }
         }
         drop(full);

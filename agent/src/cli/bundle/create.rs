@@ -11,7 +11,7 @@ use roadstead_registry_client::{
 };
 
 use super::lock::{Lock, LockedImage};
-use crate::cli::image::{Place, ProgressKind, renderer};
+use crate::cli::image::{Place, ProgressKind, print_json, renderer};
 use crate::cli::print;
 use crate::client::NetworkFlags;
 use crate::error::{CliError, FileError};
@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// How progress is shown.
     #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
     progress: ProgressKind,
+    /// Print the lock file's content.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     network: NetworkFlags,
 }
@@ -66,11 +69,17 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         let copied = copy(&*source, &writer.image(Some(&name)), &selection, &*progress).await;
         let copied = copied.map_err(CliError::registry)?;
         let platforms: Vec<Platform> = image.platforms.iter().cloned().collect();
-        print(&format!("{name} {}\n", copied.digest))?;
+        if !args.json {
+            print(&format!("{name} {}\n", copied.digest))?;
+        }
         locked.push(LockedImage::new(name, &copied, &platforms));
     }
     writer.finish().await.map_err(CliError::registry)?;
-    Lock::new(locked).write(&Lock::path(&args.file))?;
+    let lock = Lock::new(locked);
+    lock.write(&Lock::path(&args.file))?;
+    if args.json {
+        print_json(&serde_json::to_value(&lock).map_err(CliError::failed)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use roadstead_registry_client::{
 };
 
 use super::lock::Lock;
-use crate::cli::image::{ProgressKind, local_store, renderer};
+use crate::cli::image::{ProgressKind, described, local_store, print_json, renderer};
 use crate::cli::print;
 use crate::error::CliError;
 
@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// How progress is shown.
     #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
     progress: ProgressKind,
+    /// Print what was loaded as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
@@ -36,13 +39,20 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     check(&args, &archive, &names).await?;
     let store = local_store()?;
     let progress = renderer(args.progress, args.quiet);
+    let mut loaded = Vec::new();
     for name in &names {
         let reference: Reference = name.parse().map_err(CliError::failed)?;
         let source = archive.image(Some(name)).await.map_err(CliError::registry)?;
         let target = StoreTarget::named(&store, &reference);
-        let loaded = copy(&source, &target, &Selection::Present, &*progress).await;
-        let loaded = loaded.map_err(CliError::registry)?;
-        print(&format!("{name} {}\n", loaded.digest))?;
+        let image = copy(&source, &target, &Selection::Present, &*progress).await;
+        let image = image.map_err(CliError::registry)?;
+        if !args.json {
+            print(&format!("{name} {}\n", image.digest))?;
+        }
+        loaded.push(described(name, &image));
+    }
+    if args.json {
+        print_json(&loaded.into())?;
     }
     Ok(ExitCode::SUCCESS)
 }

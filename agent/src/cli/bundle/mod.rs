@@ -10,7 +10,7 @@ use super::image::unless_interrupted;
 use super::runtime;
 use crate::error::CliError;
 
-/// Carry images to a site without a network: one archive with all that a Dockerfile needs, and a lock file of digests.
+/// Arguments of `roadstead bundle`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]

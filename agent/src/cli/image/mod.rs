@@ -29,11 +29,7 @@ use super::{print, runtime};
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
 
-/// Move images between registries, the local store, OCI layouts and archives, and look at them.
-///
-/// A PLACE is NAME[:TAG][@DIGEST] (a registry), store:NAME (the local store), oci:DIR[:NAME], oci-archive:FILE[:NAME] or
-/// docker-archive:FILE[:NAME]. `ls`, `tag` and `rm` mean the local store when they are given a bare NAME, as docker's do;
-/// docker://NAME is a registry everywhere.
+/// Arguments of `roadstead image`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -166,7 +162,7 @@ impl ShowFlags {
     }
 }
 
-fn described(name: &str, image: &Descriptor) -> Value {
+pub(super) fn described(name: &str, image: &Descriptor) -> Value {
     json!({ "name": name, "digest": image.digest, "mediaType": image.media_type, "size": image.size })
 }
 

@@ -26,8 +26,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         match place {
             Place::Store(name) => {
                 if !local_store()?.untag(name).map_err(CliError::registry)? {
-                    let reference = format!("{name} (in the local store)");
-                    return Err(CliError::registry(Error::NotFound { reference }));
+                    let reference = name.to_string();
+                    return Err(CliError::registry(Error::NotInStore { reference }));
                 }
             }
             Place::Registry(name) => {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use roadstead_registry_client::{ArchiveKind, ArchiveWriter, Reference, Selection, StoreImage, copy};
 
-use super::{PlatformFlags, ProgressKind, local_store, renderer};
+use super::{PlatformFlags, ProgressKind, described, local_store, print_json, renderer};
 use crate::client::NetworkFlags;
 use crate::error::CliError;
 
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// How progress is shown.
     #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
     progress: ProgressKind,
+    /// Print what was saved as JSON; needs `-o`.
+    #[arg(long, requires = "output")]
+    json: bool,
     #[command(flatten)]
     network: NetworkFlags,
 }
@@ -64,13 +67,16 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         (_, Selection::All) => Selection::Present,
         (_, one) => one,
     };
+    let mut saved = Vec::new();
     for name in &args.names {
         let source = StoreImage::named(&store, name).fetching(&client);
         let target = writer.image_named(std::slice::from_ref(name));
-        copy(&source, &target, &selection, &*progress)
-            .await
-            .map_err(CliError::registry)?;
+        let image = copy(&source, &target, &selection, &*progress).await;
+        saved.push(described(&name.canonical(), &image.map_err(CliError::registry)?));
     }
     writer.finish().await.map_err(CliError::registry)?;
+    if args.json {
+        print_json(&saved.into())?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,8 +28,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     match &args.source {
         Place::Store(source) => {
             let store = local_store()?;
-            let missing = || Error::NotFound {
-                reference: format!("{source} (in the local store)"),
+            let missing = || Error::NotInStore {
+                reference: source.to_string(),
             };
             let image = store.resolve(source).map_err(CliError::registry)?;
             let image = image.ok_or_else(|| CliError::registry(missing()))?;

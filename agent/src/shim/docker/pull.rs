@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
-use roadstead_registry_client::{BlobEvent, Digest, Platform, Progress, Reference};
+use roadstead_registry_client::{BlobEvent, Descriptor, Digest, Platform, Progress, Reference, media_type};
 use tokio::sync::mpsc;
 
 use super::{or_exit, or_fail, parse};
@@ -25,21 +25,36 @@ struct Pull {
     name: String,
 }
 
-/// Turns events into docker's lines.
+/// Turns events into docker's lines, for the layers only.
 struct Lines {
     lines: mpsc::UnboundedSender<String>,
+    layers: Mutex<BTreeSet<Digest>>,
     told: Mutex<BTreeSet<Digest>>,
 }
 
 impl Progress for Lines {
+    fn plan(&self, blobs: &[Descriptor]) {
+        let layers = blobs.iter().filter(|blob| !media_type::is_config(&blob.media_type));
+        let mut known = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(layers.map(|layer| layer.digest.clone()));
+    }
+
     fn blob(&self, digest: &Digest, event: BlobEvent) {
+        if !self
+            .layers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(digest)
+        {
+            return;
+        }
         let (what, once) = match event {
             BlobEvent::Exists => ("Already exists".to_owned(), true),
             BlobEvent::Done => ("Pull complete".to_owned(), true),
             BlobEvent::Retrying { reason, .. } => (format!("Retrying: {reason}"), false),
             BlobEvent::Mounted { .. } | BlobEvent::Started { .. } | BlobEvent::Advanced { .. } => return,
         };
-        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if !once || told.insert(digest.clone()) {
             // The receiver lives as long as the pull.
             drop(self.lines.send(format!("{}: {what}", &digest.hex()[..12])));
@@ -74,6 +89,7 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
     let (sender, mut lines) = mpsc::unbounded_channel();
     let progress = Lines {
         lines: sender,
+        layers: Mutex::default(),
         told: Mutex::default(),
     };
     let result = {
