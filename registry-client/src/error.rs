@@ -550,7 +550,7 @@ impl RegistryError {
                 "bring it here by `roadstead bundle create` on a machine with a network and `roadstead bundle load`, or go without `--offline`"
                     .to_owned(),
             ),
-            Self::CannotUntag { .. } => Some("give the image by its digest: `NAME@sha256:…`".to_owned()),
+            Self::CannotUntag { .. } => Some("to remove the image with all of its tags, give it by its digest: `NAME@sha256:…`".to_owned()),
             Self::Blocked { .. } => Some("use another image, or have the entry changed".to_owned()),
             Self::OnePlatform { .. } => Some("choose one by `--platform`".to_owned()),
             Self::TagImmutable { .. } => Some("push under a new tag".to_owned()),

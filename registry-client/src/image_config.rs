@@ -10,6 +10,10 @@ use crate::platform::Platform;
 /// Largest image configuration taken, in bytes. Long histories stay far below it.
 pub const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
+/// Objects and lists taken, and values in them: each costs a hundred times its bytes in memory.
+const OBJECTS_LIMIT: usize = 50_000;
+const VALUES_LIMIT: usize = 500_000;
+
 const WHAT: &str = "image configuration";
 
 /// Holds an image configuration as the JSON object it is.
@@ -26,6 +30,11 @@ impl ImageConfig {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > CONFIG_LIMIT {
             return Err(invalid(WHAT, "it is larger than 8 MiB"));
+        }
+        let opened = bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
+        let listed = bytes.iter().filter(|byte| **byte == b',').count();
+        if opened > OBJECTS_LIMIT || listed > VALUES_LIMIT {
+            return Err(invalid(WHAT, "it holds more values than any real one"));
         }
         Self::from_value(serde_json::from_slice(bytes).map_err(|error| invalid(WHAT, &error.to_string()))?)
     }

@@ -78,7 +78,8 @@ pub struct Descriptor {
     pub media_type: String,
     /// Digest of the content.
     pub digest: Digest,
-    /// Size of the content in bytes.
+    /// Size of the content in bytes; at most 2^63 - 1, as the specification has it.
+    #[serde(deserialize_with = "signed_size")]
     pub size: u64,
     /// Further places to fetch from; used by layers that may not be redistributed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -232,6 +233,7 @@ pub(crate) fn detect_media_type(bytes: &[u8], declared: Option<&str>) -> Result<
         media_type: Option<String>,
         manifests: Option<serde::de::IgnoredAny>,
         config: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
         schema_version: Option<u64>,
     }
     let header: Header = parse("manifest", bytes)?;
@@ -240,6 +242,10 @@ pub(crate) fn detect_media_type(bytes: &[u8], declared: Option<&str>) -> Result<
             "manifest",
             "docker's schema 1 was given up by all registries and is not supported",
         ));
+    }
+    // Readers differ in what they take such a document for (CVE-2021-41190).
+    if header.manifests.is_some() && (header.config.is_some() || header.layers.is_some()) {
+        return Err(invalid("manifest", "it is an image manifest and an index at once"));
     }
     let known = |text: &str| media_type::is_index(text) || media_type::is_manifest(text);
     let declared = declared.map(|text| text.split(';').next().unwrap_or_default().trim());
@@ -285,6 +291,15 @@ fn check_header(what: &'static str, version: u32, media_type: Option<&str>, righ
 
 fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings, numbers and maps with string keys always serialise")
+}
+
+/// Sizes are signed numbers elsewhere, and are added up here.
+fn signed_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+    let size = u64::deserialize(deserializer)?;
+    match i64::try_from(size) {
+        Ok(_) => Ok(size),
+        Err(_) => Err(serde::de::Error::custom("a size is too large")),
+    }
 }
 
 /// Go writes an empty list or map as `null`.

@@ -1,5 +1,7 @@
 //! The names in a repository: listing tags, and taking images away.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
@@ -25,7 +27,7 @@ pub(crate) async fn list(transport: &Transport, repository: &Reference) -> Resul
     let endpoint = transport.endpoint(repository)?;
     let operation = format!("the list of tags of `{}`", repository.name());
     let budget = transport.budget();
-    let mut tags = Vec::new();
+    let mut tags = BTreeSet::new();
     let mut url = endpoint.url("tags/list")?;
     url.query_pairs_mut().append_pair("n", PAGE_SIZE);
     loop {
@@ -45,16 +47,20 @@ pub(crate) async fn list(transport: &Transport, repository: &Reference) -> Resul
         let before = tags.len();
         tags.extend(found.filter(|tag| repository.with_tag(tag).is_ok()));
         match link {
-            // A page without tags that names another one could go on for ever.
-            Some(link) if tags.len() > before && tags.len() < TAG_LIMIT => {
+            Some(_) if tags.len() >= TAG_LIMIT => {
+                return Err(RegistryError::InvalidDocument {
+                    what: "list of tags",
+                    reason: format!("`{}` has more than {TAG_LIMIT}", repository.name()),
+                });
+            }
+            // A page without new tags that names another one could go on for ever.
+            Some(link) if tags.len() > before => {
                 url = resolve_location(&endpoint, &operation, &url, &link)?;
             }
             _ => break,
         }
     }
-    tags.sort_unstable();
-    tags.dedup();
-    Ok(tags)
+    Ok(tags.into_iter().collect())
 }
 
 async fn read_page(endpoint: &Endpoint, operation: &str, answer: Answer) -> Result<(Page, Option<String>)> {
@@ -107,7 +113,7 @@ pub(crate) async fn remove(transport: &Transport, name: &Reference) -> Result<()
         };
         let answer = transport.send(&endpoint, request).await?;
         match answer.status().as_u16() {
-            200..=299 => Ok(()),
+            200..=299 if !answer.is_web_page() => Ok(()),
             404 => Err(match answer.into_error(&endpoint, &operation).await {
                 RegistryError::Status { .. } => RegistryError::NotFound {
                     reference: name.to_string(),

@@ -103,7 +103,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 /// Writes to stdout, which a reader may have closed.
 fn print(text: &str) -> Result<(), CliError> {
     use std::io::Write as _;
-    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::failed)
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| CliError::failed(format!("cannot write to standard output: {error}"))),
+    }
 }
 
 /// An error of a queue: the caller's when the queue or the job is named wrongly.

@@ -106,10 +106,12 @@ fn read_place(value: &Spanned<String>, key: &str, origin: &Origin<'_>) -> Result
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
     let good_path = path.is_empty() || path.split('/').all(is_path_component);
     if !is_registry(host) || !good_path {
-        let message = format!(
-            "`{key}` must be a host, with a port and a path where needed, and without `https://`: `{}`",
-            shorten(place)
-        );
+        // Whoever writes a login into the address should not find it in a log.
+        let shown = place
+            .rsplit_once('@')
+            .map_or_else(|| shorten(place), |(_, rest)| format!("…@{}", shorten(rest)));
+        let message =
+            format!("`{key}` must be a host, with a port and a path where needed, and without `https://`: `{shown}`");
         return Err(origin.error(value, message));
     }
     let host = host.to_ascii_lowercase();

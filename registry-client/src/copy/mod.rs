@@ -11,9 +11,9 @@ mod store;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, FuturesUnordered};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 pub use composed::ComposedIndex;
 pub(crate) use pour::write_all;
@@ -28,6 +28,9 @@ use crate::progress::{NoProgress, Progress};
 use crate::push::PushedHow;
 use crate::reference::Reference;
 use plan::Plan;
+
+/// Blobs looked at side by side.
+const BLOBS_AT_ONCE: usize = 16;
 
 /// Content of a blob, in pieces of at most some hundred KiB.
 pub type BlobStream<'a> = BoxStream<'a, Result<Bytes>>;
@@ -62,6 +65,12 @@ pub trait ImageSource: Send + Sync {
         descriptor: &'a Descriptor,
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<BlobStream<'a>>>;
+
+    /// Learns that a blob it sent was another one. Returns whether it can be had elsewhere: then it may be opened again.
+    fn distrust(&self, digest: &Digest) -> bool {
+        let _ = digest;
+        false
+    }
 
     /// Lists repositories known to have a blob, the likeliest first: a registry may mount it from there.
     fn repositories(&self, digest: &Digest) -> Vec<Reference> {
@@ -148,7 +157,9 @@ pub async fn copy(
         }
     } else {
         let blobs = plan.blobs.iter().map(|blob| sink.blob(blob, source, progress));
-        let mut running: FuturesUnordered<BoxFuture<'_, Result<PushedHow>>> = blobs.collect();
+        let blobs: Vec<BoxFuture<'_, Result<PushedHow>>> = blobs.collect();
+        // Each holds files open; how many move is for the sink to say.
+        let mut running = futures_util::stream::iter(blobs).buffer_unordered(BLOBS_AT_ONCE);
         while running.try_next().await?.is_some() {}
     }
     for document in &plan.children {

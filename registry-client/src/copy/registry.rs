@@ -1,5 +1,6 @@
 //! A registry as a source and as a sink.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub struct RegistryImage {
     pub(crate) budget: Budget,
     /// Manifests that were fetched, so that finding an image and copying it asks once.
     known: Arc<Mutex<Vec<(Descriptor, Bytes)>>>,
+    /// Blobs that mirrors have sent wrongly.
+    distrusted: Arc<Mutex<HashSet<Digest>>>,
 }
 
 /// An index, an image and a few more: what one look-up meets.
@@ -44,6 +47,7 @@ impl RegistryImage {
             reference: reference.clone(),
             budget: transport.budget(),
             known: Arc::default(),
+            distrusted: Arc::default(),
         }
     }
 
@@ -53,6 +57,26 @@ impl RegistryImage {
             reference: self.reference.with_digest(digest.clone()),
             ..self.clone()
         }
+    }
+
+    /// Lists the places to read a blob from.
+    pub(crate) fn places(&self, digest: &Digest) -> Result<Vec<Endpoint>> {
+        let distrusted = self
+            .distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(digest);
+        match distrusted {
+            true => Ok(vec![self.transport.endpoint(&self.reference)?]),
+            false => self.transport.places(&self.reference),
+        }
+    }
+
+    /// Keeps mirrors from being asked for a blob again. Returns whether they might have been.
+    pub(crate) fn distrust(&self, digest: &Digest) -> bool {
+        let has_mirrors = !self.transport.options().registries.mirrors(&self.reference).is_empty();
+        let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        has_mirrors && distrusted.insert(digest.clone())
     }
 
     pub(crate) fn known(&self, digest: &Digest) -> Option<(Descriptor, Bytes)> {
@@ -90,6 +114,10 @@ impl ImageSource for RegistryImage {
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<BlobStream<'a>>> {
         Box::pin(pull::open_blob(self, descriptor, progress))
+    }
+
+    fn distrust(&self, digest: &Digest) -> bool {
+        Self::distrust(self, digest)
     }
 
     fn repositories(&self, _digest: &Digest) -> Vec<Reference> {
@@ -235,7 +263,11 @@ impl ImageSink for RegistryTarget {
             if let Some(store) = &self.notes {
                 let pushed = std::mem::take(&mut *self.pushed.lock().unwrap_or_else(PoisonError::into_inner));
                 for digest in &pushed {
-                    store.add_source(digest, &self.reference)?;
+                    // The push has succeeded all the same.
+                    if let Err(error) = store.add_source(digest, &self.reference) {
+                        tracing::warn!(%error, "cannot note where a blob can be mounted from");
+                        break;
+                    }
                 }
             }
             Ok(())

@@ -147,11 +147,28 @@ impl StoreTarget {
 
     async fn write(&self, descriptor: &Descriptor, source: &dyn ImageSource, progress: &dyn Progress) -> Result<()> {
         let path = self.store.blob_path(&descriptor.digest);
-        store_blob(source, descriptor, progress, self.store.writer()?, &path).await
+        match store_blob(source, descriptor, progress, self.store.writer()?, &path).await {
+            // A mirror has sent something else; the registry itself may know better.
+            Err(RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. })
+                if source.distrust(&descriptor.digest) =>
+            {
+                let reason = "a mirror sent another blob".to_owned();
+                progress.blob(&descriptor.digest, BlobEvent::Retrying { reason, from: 0 });
+                store_blob(source, descriptor, progress, self.store.writer()?, &path).await
+            }
+            written => written,
+        }
     }
 }
 
 impl ImageSink for StoreTarget {
+    fn accepts(&self, root: &Descriptor) -> Result<()> {
+        match &self.name {
+            Some(name) => self.store.check_digest(name, root),
+            None => Ok(()),
+        }
+    }
+
     fn blob<'a>(
         &'a self,
         descriptor: &'a Descriptor,

@@ -16,9 +16,9 @@ use super::names::{self, entry};
 use super::{BLOBS, INDEX_FILE, LAYOUT, LAYOUT_FILE, empty_index};
 use crate::copy::pour::store_blob;
 use crate::copy::{ImageSink, ImageSource};
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestWriter};
 use crate::error::{RegistryError, Result};
-use crate::files::FileSection;
+use crate::files::{FileSection, stopped};
 use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT};
 use crate::progress::{BlobEvent, Progress};
 use crate::push::PushedHow;
@@ -174,6 +174,22 @@ impl LayoutTarget {
             .is_ok_and(|meta| meta.is_file() && meta.len() == descriptor.size)
     }
 
+    /// Tells whether a blob is there. Others write layouts, too: its content is read.
+    async fn has_whole(&self, descriptor: &Descriptor) -> Result<bool> {
+        if !self.has(descriptor) {
+            return Ok(false);
+        }
+        let path = self.blob_path(&descriptor.digest);
+        let hashing = tokio::task::spawn_blocking(move || {
+            let failed = |error| RegistryError::io("read", &path, error);
+            let mut hash = DigestWriter::new(io::sink());
+            let mut file = File::open(&path).map_err(failed)?;
+            io::copy(&mut file, &mut hash).map_err(failed)?;
+            Ok(hash.finish().1)
+        });
+        Ok(hashing.await.map_err(stopped)?? == descriptor.digest)
+    }
+
     fn writer(&self) -> Result<BlobWriter> {
         let blobs = self.path.join(BLOBS);
         BlobWriter::create(&blobs, &blobs)
@@ -227,7 +243,7 @@ impl ImageSink for LayoutTarget {
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<PushedHow>> {
         Box::pin(async move {
-            if self.has(descriptor) {
+            if self.has_whole(descriptor).await? {
                 progress.blob(&descriptor.digest, BlobEvent::Exists);
                 return Ok(PushedHow::Existed);
             }

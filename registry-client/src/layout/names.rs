@@ -163,7 +163,9 @@ fn same_name(one: &Descriptor, other: &Descriptor) -> bool {
     let name = |entry: &Descriptor, key| entry.annotations.get(key).cloned();
     match (name(one, CONTAINERD_NAME), name(other, CONTAINERD_NAME)) {
         (Some(one), Some(other)) => one == other,
-        _ => match (name(one, REF_NAME), name(other, REF_NAME)) {
+        // A mere tag may stand beside full names that end in it.
+        (Some(_), None) | (None, Some(_)) => false,
+        (None, None) => match (name(one, REF_NAME), name(other, REF_NAME)) {
             (None, None) => one.digest == other.digest,
             (one, other) => one == other,
         },

@@ -23,7 +23,7 @@ use crate::manifest::{Descriptor, Manifest, media_type};
 use crate::progress::{BlobEvent, Progress};
 use crate::push::PushedHow;
 use crate::reference::Reference;
-use crate::store::writer::{Temporary, create_temporary};
+use crate::store::writer::{TEMPORARY_PREFIX, Temporary, create_temporary, sweep};
 
 const BUFFER_SIZE: usize = 256 * 1024;
 const BLOCK: usize = 512;
@@ -80,6 +80,7 @@ impl ArchiveWriter {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        sweep(directory, TEMPORARY_PREFIX);
         let (temporary, file) = create_temporary(directory)?;
         let failed = |error| RegistryError::io("write", path, error);
         let out = Box::new(file.try_clone().map_err(failed)?);

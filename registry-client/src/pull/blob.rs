@@ -36,7 +36,7 @@ pub(crate) async fn open_blob<'a>(
         descriptor,
         progress,
         operation: format!("the pull of blob {}", descriptor.digest),
-        places: image.transport.places(&image.reference)?,
+        places: image.places(&descriptor.digest)?,
         place: 0,
         open: None,
         received: 0,

@@ -125,7 +125,7 @@ async fn patch(job: &Job<'_>, upload: &mut Upload, start: u64, chunk: &Bytes) ->
         payload: Payload::Bytes(chunk.clone()),
     };
     let answer = job.target.transport.send(job.endpoint, request).await?;
-    if !matches!(answer.status().as_u16(), 200 | 201 | 202 | 204) {
+    if !matches!(answer.status().as_u16(), 200 | 201 | 202 | 204) || answer.is_web_page() {
         return Err(session::lost(answer.into_error(job.endpoint, &operation).await));
     }
     upload.follow(job.endpoint, &operation, &answer)

@@ -73,17 +73,34 @@ async fn put(target: &RegistryTarget, document: &Descriptor, bytes: Bytes, tag: 
         };
         let answer = transport.send(&endpoint, request).await?;
         // ECR sends no `Location`, and the digest is known here anyway: the status says all.
-        if answer.status().is_success() {
+        if answer.status().is_success() && !answer.is_web_page() {
             stored_as_sent(&answer, document, &operation)
         } else {
             Err(answer.into_error(&endpoint, &operation).await)
         }
     };
-    retry(&target.budget, |_| (), once).await
+    if retry(&target.budget, |_| (), once).await? {
+        return Ok(());
+    }
+    // Something that takes everything may stand before the registry: only what can be found again has arrived.
+    let by_digest = target.reference.without_tag();
+    let name = match tag {
+        Some(tag) => by_digest.with_tag(tag)?,
+        None => by_digest.with_digest(document.digest.clone()),
+    };
+    match head_manifest(transport, &name, &target.budget).await? {
+        Some(there) if there.digest == document.digest => Ok(()),
+        _ => Err(RegistryError::Protocol {
+            host: endpoint.label(),
+            operation,
+            reason: "it took the manifest, and does not have it".to_owned(),
+        }),
+    }
 }
 
-/// A registry that says what digest it stored must say ours.
-fn stored_as_sent(answer: &Answer, document: &Descriptor, operation: &str) -> Result<()> {
+/// Tells whether the answer leaves no doubt. A registry that says what digest it stored must say ours; 201 is what the
+/// specification asks for.
+fn stored_as_sent(answer: &Answer, document: &Descriptor, operation: &str) -> Result<bool> {
     let stored = answer
         .header("docker-content-digest")
         .and_then(|text| text.parse().ok());
@@ -93,6 +110,7 @@ fn stored_as_sent(answer: &Answer, document: &Descriptor, operation: &str) -> Re
             expected: document.digest.clone(),
             actual,
         }),
-        _ => Ok(()),
+        Some(_) => Ok(true),
+        None => Ok(answer.status() == 201),
     }
 }

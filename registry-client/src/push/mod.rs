@@ -12,7 +12,7 @@ mod strategy;
 mod stream;
 
 use reqwest::Method;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap};
 
 pub(crate) use manifests::put_manifest;
 use session::Session;
@@ -119,7 +119,15 @@ async fn has_blob(transport: &Transport, endpoint: &Endpoint, descriptor: &Descr
     };
     let answer = transport.send(endpoint, request).await?;
     match answer.status().as_u16() {
-        200 => Ok(true),
+        200 if answer.is_web_page() => Err(answer.into_error(endpoint, &operation).await),
+        200 => match answer.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok()) {
+            Some(size) if size != descriptor.size => Err(RegistryError::SizeMismatch {
+                what: format!("blob {} at {}", descriptor.digest, endpoint.label()),
+                expected: descriptor.size,
+                actual: size,
+            }),
+            _ => Ok(true),
+        },
         404 => Ok(false),
         _ => Err(answer.into_error(endpoint, &operation).await),
     }

@@ -58,7 +58,7 @@ pub(super) async fn patch(
         payload: Payload::None,
     };
     let answer = feed::send(transport, endpoint, request, content, report).await?;
-    if !matches!(answer.status().as_u16(), 200 | 201 | 202 | 204) {
+    if !matches!(answer.status().as_u16(), 200 | 201 | 202 | 204) || answer.is_web_page() {
         return Err(session::lost(answer.into_error(endpoint, operation).await));
     }
     upload.follow(endpoint, operation, &answer)

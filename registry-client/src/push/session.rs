@@ -163,7 +163,7 @@ pub(super) async fn commit(transport: &Transport, endpoint: &Endpoint, upload: &
     let operation = format!("the end of the upload of blob {digest}");
     let answer = send(transport, endpoint, Method::PUT, url, &operation, scopes(endpoint)).await?;
     match answer.status().as_u16() {
-        200 | 201 | 204 => Ok(()),
+        200 | 201 | 204 if !answer.is_web_page() => Ok(()),
         _ => Err(lost(answer.into_error(endpoint, &operation).await)),
     }
 }

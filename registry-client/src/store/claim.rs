@@ -1,14 +1,18 @@
 //! One download at a time of a blob, over all processes that share a store.
 
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LOCKS, Store};
+use rustix::fs::OFlags;
+
 use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
 
+/// Neither followed nor waited for.
+const NO_SURPRISES: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 /// How often a waiter looks again. The kernel's own waiting could not be given up when a build is stopped.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
@@ -49,6 +53,8 @@ fn try_claim(path: &Path) -> Result<Option<Claim>> {
         .create(true)
         .truncate(false)
         .write(true)
+        // In a directory of others it may be a link that leads elsewhere, or a pipe that never opens.
+        .custom_flags(NO_SURPRISES.bits().cast_signed())
         .open(path)
         .map_err(failed)?;
     match file.try_lock() {

@@ -10,11 +10,12 @@ use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT};
 use crate::reference::Reference;
 
 impl Store {
-    /// Gives a name to an image; the name may have meant another one before.
+    /// Gives a name to an image; the name may have meant another one before. A name with a digest can mean nothing else.
     ///
     /// # Errors
-    /// `Io` or `InvalidDocument` when `index.json` cannot be read or written.
+    /// `DigestMismatch` when the name has the digest of another image; `Io` or `InvalidDocument` when `index.json` cannot be read or written.
     pub fn tag(&self, name: &Reference, descriptor: &Descriptor) -> Result<()> {
+        self.check_digest(name, descriptor)?;
         let name = name.canonical();
         let mut entry = descriptor.clone();
         entry.annotations.insert(REF_NAME.to_owned(), name.clone());
@@ -43,14 +44,15 @@ impl Store {
     /// Finds the image of a name.
     ///
     /// # Errors
-    /// `Io` or `InvalidDocument` when `index.json` cannot be read.
+    /// `DigestMismatch` when the name has a digest, and an entry says it means another image; `Io` or `InvalidDocument` when `index.json` cannot be read.
     pub fn resolve(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        let name = name.canonical();
+        let canonical = name.canonical();
         let entries = self.read_names()?.manifests;
-        Ok(entries
-            .into_iter()
-            .rfind(|entry| name_of(entry) == Some(&name))
-            .map(without_names))
+        let found = entries.into_iter().rfind(|entry| name_of(entry) == Some(&canonical));
+        if let Some(found) = &found {
+            self.check_digest(name, found)?;
+        }
+        Ok(found.map(without_names))
     }
 
     /// Lists all names in sorted order. Entries other tools have written without a full name are left out.
@@ -63,6 +65,25 @@ impl Store {
         let mut list: Vec<(Reference, Descriptor)> = entries.into_iter().filter_map(named).collect();
         list.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(list)
+    }
+
+    /// A digest in a name decides what it means: that manifest, or an image that the index of that digest lists.
+    pub(crate) fn check_digest(&self, name: &Reference, image: &Descriptor) -> Result<()> {
+        let Some(expected) = name.digest().filter(|digest| **digest != image.digest) else {
+            return Ok(());
+        };
+        let lists = |index: Index| index.manifests.iter().any(|entry| entry.digest == image.digest);
+        let index = self
+            .read_blob(expected, MANIFEST_LIMIT)
+            .and_then(|bytes| Index::parse(&bytes));
+        if index.is_ok_and(lists) {
+            return Ok(());
+        }
+        Err(RegistryError::DigestMismatch {
+            what: format!("the image to be `{name}`"),
+            expected: expected.clone(),
+            actual: image.digest.clone(),
+        })
     }
 
     fn change_names(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<()> {
@@ -124,6 +145,36 @@ mod tests {
             (true, false)
         );
         assert_eq!(store.resolve(&name).unwrap(), None);
+    }
+
+    #[test]
+    fn a_digest_in_a_name_is_the_image_s_or_its_index_s() {
+        let dir = TestDir::new("names-digest");
+        let store = Store::open(dir.path()).unwrap();
+        let (inside, outside) = (image(b"inside"), image(b"outside"));
+        let mut index = crate::layout::empty_index();
+        index.manifests.push(inside.clone());
+        let digest = store.put(&index.to_bytes()).unwrap();
+        let name = |digest: &crate::digest::Digest| "app:1".parse::<Reference>().unwrap().with_digest(digest.clone());
+        store.tag(&name(&inside.digest), &inside).unwrap();
+        store.tag(&name(&digest), &inside).unwrap();
+        for wrong in [name(&digest), name(&inside.digest)] {
+            assert!(matches!(
+                store.tag(&wrong, &outside),
+                Err(RegistryError::DigestMismatch { .. })
+            ));
+        }
+        // What another program has written there does not count either.
+        let text = std::fs::read_to_string(dir.path().join(INDEX_FILE)).unwrap();
+        let forged = text.replace(
+            &format!("\"digest\":\"{}\"", inside.digest),
+            &format!("\"digest\":\"{}\"", outside.digest),
+        );
+        std::fs::write(dir.path().join(INDEX_FILE), forged).unwrap();
+        assert!(matches!(
+            store.resolve(&name(&digest)),
+            Err(RegistryError::DigestMismatch { .. })
+        ));
     }
 
     #[test]

@@ -52,7 +52,9 @@ impl Answer {
     }
 
     pub(crate) fn content_type(&self) -> String {
-        shorten(self.header(CONTENT_TYPE).unwrap_or_default())
+        // Parameters say nothing here, and may be anything.
+        let text = self.header(CONTENT_TYPE).unwrap_or_default();
+        shorten(text.split(';').next().unwrap_or_default().trim())
     }
 
     /// Tells whether a web page came in place of a registry's answer.
@@ -100,12 +102,14 @@ impl Answer {
                 content_type,
             };
         }
+        // A place that was redirected to is not what `docker login` is for.
+        let is_own = super::guard::same_origin(endpoint.base(), self.response.url());
         let authorization = self.authorization.clone();
         let (codes, detail) = self.detail(endpoint, operation).await;
         let host = endpoint.name().registry().to_owned();
         let operation = operation.to_owned();
         match status.as_u16() {
-            401 => {
+            401 if is_own => {
                 let with_credentials = authorization.is_some_and(|authorization| authorization.has_login);
                 RegistryError::Unauthorized {
                     host,

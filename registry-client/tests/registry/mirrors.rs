@@ -114,6 +114,43 @@ async fn a_mirror_that_sends_something_else_does_no_harm() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_sends_other_blobs_does_no_harm_either() {
+    let server = Server::registry();
+    let image = seed(&server.host(), "app", 10).await;
+    for action in [Action::Flip(100), Action::Cut(150_000)] {
+        // The cut comes behind bytes that are turned over already.
+        let fault = action.clone();
+        let mirror = Proxy::start(server.port, move |head| match head.target.contains("/blobs/") {
+            true if matches!(fault, Action::Cut(_)) => Action::answer(
+                "200 OK",
+                "Content-Type: application/octet-stream\r\n",
+                vec![b'x'; 150_000],
+            ),
+            true => fault.clone(),
+            false => Action::Forward,
+        });
+        let setup = Setup::with_registries(&format!(
+            "[[registry]]\nprefix = '{}'\nmirrors = ['{}']\n",
+            server.host(),
+            mirror.host()
+        ));
+        let name: Reference = format!("{}/app", server.host()).parse().unwrap();
+        let blob = {
+            let straight = Setup::new();
+            straight.client.resolve(&name, &amd64()).await.unwrap().manifest.layers[0].clone()
+        };
+        setup
+            .client
+            .fetch_blob(&name, &blob, &setup.store, &NoProgress)
+            .await
+            .unwrap();
+        assert_eq!(setup.store.check(false).unwrap().findings, []);
+        assert_eq!(setup.unfinished_files(), 0, "{action:?}");
+    }
+    assert_eq!(image.media_type, roadstead_registry_client::media_type::OCI_MANIFEST);
+}
+
+#[tokio::test]
 async fn the_login_of_the_original_does_not_go_to_a_mirror() {
     let server = Server::with_login();
     let mirror = Proxy::start(1, |_| {

@@ -74,9 +74,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         }
         locked.push(LockedImage::new(name, &copied, &platforms));
     }
-    writer.finish().await.map_err(CliError::registry)?;
     let lock = Lock::new(locked);
     lock.write(&Lock::path(&args.file))?;
+    writer.finish().await.map_err(CliError::registry)?;
     if args.json {
         print_json(&serde_json::to_value(&lock).map_err(CliError::failed)?)?;
     }

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use roadstead_registry_client::{
-    ArchiveKind, Digest, ImageArchive, ImageSource as _, Reference, Selection, StoreTarget, copy,
-};
+use roadstead_registry_client::{ArchiveKind, Digest, ImageArchive, ImageSource as _, Selection, StoreTarget, copy};
 
 use super::lock::Lock;
-use crate::cli::image::{ProgressKind, described, local_store, print_json, renderer};
+use crate::cli::image::{ProgressKind, described, full, local_store, print_json, renderer};
 use crate::cli::print;
 use crate::error::CliError;
 
@@ -36,15 +34,20 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         .await
         .map_err(CliError::registry)?;
     let names = archive.names();
-    check(&args, &archive, &names).await?;
+    let lock = check(&args, &archive, &names).await?;
     let store = local_store()?;
     let progress = renderer(args.progress, args.quiet);
     let mut loaded = Vec::new();
     for name in &names {
-        let reference: Reference = name.parse().map_err(CliError::failed)?;
+        let reference = full(name)?;
         let source = archive.image(Some(name)).await.map_err(CliError::registry)?;
         let target = StoreTarget::named(&store, &reference);
-        let image = copy(&source, &target, &Selection::Present, &*progress).await;
+        // What is locked must be there; without a lock, what is there is taken.
+        let selection = match lock.as_ref().and_then(|lock| lock.platforms(name)) {
+            Some(platforms) => Selection::Sparse(platforms),
+            None => Selection::Present,
+        };
+        let image = copy(&source, &target, &selection, &*progress).await;
         let image = image.map_err(CliError::registry)?;
         if !args.json {
             print(&format!("{name} {}\n", image.digest))?;
@@ -58,7 +61,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
 }
 
 /// Holds the archive against its lock file before anything of it is loaded.
-async fn check(args: &Args, archive: &ImageArchive, names: &[String]) -> Result<(), CliError> {
+async fn check(args: &Args, archive: &ImageArchive, names: &[String]) -> Result<Option<Lock>, CliError> {
     let path = args.lock.clone().unwrap_or_else(|| Lock::path(&args.file));
     let Some(lock) = Lock::read(&path)? else {
         return match &args.lock {
@@ -66,18 +69,18 @@ async fn check(args: &Args, archive: &ImageArchive, names: &[String]) -> Result<
                 "lock file `{}` does not exist",
                 path.display()
             ))),
-            None => Ok(()),
+            None => Ok(None),
         };
     };
-    let mut found: Vec<(String, Digest)> = Vec::new();
+    let mut found: Vec<(String, Digest, u64)> = Vec::new();
     for name in names {
         let image = archive.image(Some(name)).await.map_err(CliError::registry)?;
         let root = image.root().await.map_err(CliError::registry)?;
-        found.push((name.clone(), root.digest));
+        found.push((name.clone(), root.digest, root.size));
     }
     let differences = lock.differences(&found);
     if differences.is_empty() {
-        return Ok(());
+        return Ok(Some(lock));
     }
     Err(CliError::failed(format!(
         "the bundle is not the one that `{}` describes: {}",

@@ -1,5 +1,6 @@
 //! The lock file beside a bundle: what is in it, by digest.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use roadstead_registry_client::{Descriptor, Digest, Platform};
@@ -54,6 +55,12 @@ impl Lock {
         }
     }
 
+    /// The platforms that were taken along for an image; `None` when it is not locked.
+    pub(super) fn platforms(&self, name: &str) -> Option<BTreeSet<Platform>> {
+        let image = self.images.iter().find(|image| image.name == name)?;
+        image.platforms.iter().map(|platform| platform.parse().ok()).collect()
+    }
+
     /// Where the lock file of a bundle is.
     pub(super) fn path(bundle: &Path) -> PathBuf {
         let mut path = bundle.as_os_str().to_owned();
@@ -64,7 +71,11 @@ impl Lock {
     pub(super) fn write(&self, path: &Path) -> Result<(), CliError> {
         let mut text = serde_json::to_vec_pretty(self).map_err(CliError::failed)?;
         text.push(b'\n');
-        std::fs::write(path, text).map_err(|error| CliError::failed(FileError::at("write", path)(error)))
+        // By rename, so that a bundle never has half a lock.
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+        written.map_err(|error| CliError::failed(FileError::at("write", path)(error)))
     }
 
     /// Reads the lock file; `None` when there is none.
@@ -90,18 +101,21 @@ impl Lock {
     }
 
     /// Tells what of a bundle is not as it is written here.
-    pub(super) fn differences(&self, found: &[(String, Digest)]) -> Vec<String> {
+    pub(super) fn differences(&self, found: &[(String, Digest, u64)]) -> Vec<String> {
         let mut differences = Vec::new();
         for image in &self.images {
-            match found.iter().find(|(name, _)| *name == image.name) {
+            match found.iter().find(|(name, ..)| *name == image.name) {
                 None => differences.push(format!("`{}` is missing", image.name)),
-                Some((name, digest)) if *digest != image.digest => {
+                Some((name, digest, _)) if *digest != image.digest => {
                     differences.push(format!("`{name}` is {digest}, not {}", image.digest));
+                }
+                Some((name, _, size)) if *size != image.size => {
+                    differences.push(format!("`{name}` has {size} bytes, not {}", image.size));
                 }
                 Some(_) => {}
             }
         }
-        for (name, _) in found {
+        for (name, ..) in found {
             if !self.images.iter().any(|image| image.name == *name) {
                 differences.push(format!("`{name}` is not locked"));
             }
@@ -122,9 +136,9 @@ mod tests {
             LockedImage::new(name.to_owned(), &descriptor, &[Platform::host()])
         };
         let lock = Lock::new(vec![image("b", &two), image("a", &one)]);
-        let found = |list: &[(&str, &Digest)]| -> Vec<(String, Digest)> {
+        let found = |list: &[(&str, &Digest)]| -> Vec<(String, Digest, u64)> {
             list.iter()
-                .map(|(name, digest)| ((*name).to_owned(), (*digest).clone()))
+                .map(|(name, digest)| ((*name).to_owned(), (*digest).clone(), 1))
                 .collect()
         };
         assert_eq!(

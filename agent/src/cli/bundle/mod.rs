@@ -6,8 +6,7 @@ mod lock;
 
 use std::process::ExitCode;
 
-use super::image::unless_interrupted;
-use super::runtime;
+use super::image::run_interruptibly;
 use crate::error::CliError;
 
 /// Arguments of `roadstead bundle`.
@@ -26,10 +25,8 @@ enum Command {
 }
 
 pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
-    runtime()?.block_on(async {
-        match args.command {
-            Command::Create(args) => unless_interrupted(create::run(args)).await,
-            Command::Load(args) => unless_interrupted(load::run(args)).await,
-        }
-    })
+    match args.command {
+        Command::Create(args) => run_interruptibly(create::run(args)),
+        Command::Load(args) => run_interruptibly(load::run(args)),
+    }
 }

@@ -6,7 +6,7 @@ use roadstead_registry_client::copy;
 
 use super::repository::RepositoryFlags;
 use super::scan::ScanFlags;
-use super::{Place, PlatformFlags, ShowFlags};
+use super::{Place, PlatformFlags, ShowFlags, print_json};
 use crate::client::NetworkFlags;
 use crate::error::CliError;
 
@@ -46,13 +46,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let copied = copy(&*source, target.sink(), &args.platform.selection(), &*progress).await;
     let copied = copied.map_err(CliError::registry)?;
     target.finish().await?;
-    args.show.result(&args.destination.label(), &copied)?;
-    match args.destination.registry_name() {
-        Some(name) => {
-            args.scan
-                .wait(name, &copied.digest, &args.network, args.show.json)
-                .await
-        }
-        None => Ok(ExitCode::SUCCESS),
+    let document = args.show.document(&args.destination.label(), &copied)?;
+    match (args.destination.registry_name(), document) {
+        (Some(name), document) => args.scan.wait(name, &copied.digest, &args.network, document).await,
+        (None, Some(document)) => print_json(&document).map(|()| ExitCode::SUCCESS),
+        (None, None) => Ok(ExitCode::SUCCESS),
     }
 }

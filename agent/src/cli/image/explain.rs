@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use roadstead_registry_client::{CredentialRule, Explanation, Location, Reference, UploadKind, ecr};
 use serde_json::{Value, json};
 
-use super::{print, print_json};
+use super::{Place, print, print_json};
 use crate::client::NetworkFlags;
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The name.
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = Place::in_registry)]
     name: Reference,
     /// Print JSON.
     #[arg(long)]

@@ -68,6 +68,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
 async fn create(args: Create) -> Result<ExitCode, CliError> {
     if let Some(name) = args.destination.registry_name() {
         args.repository.check(name)?;
+    } else if args.repository.is_given() {
+        return Err(CliError::usage("`--create-repository` needs a registry as destination"));
     }
     let client = args.network.client()?;
     let mut parts = Vec::new();

@@ -109,7 +109,7 @@ fn image_document(descriptor: &Descriptor, manifest: &Manifest, config: &[u8]) -
         "annotations": manifest.annotations,
         "configDigest": manifest.config.digest,
         "layers": manifest.layers,
-        "layersSize": manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),
+        "layersSize": manifest.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size)),
     });
     if media_type::is_config(&manifest.config.media_type) {
         let config = ImageConfig::parse(config).map_err(CliError::registry)?;
@@ -121,7 +121,10 @@ fn image_document(descriptor: &Descriptor, manifest: &Manifest, config: &[u8]) -
 
 fn print_bytes(bytes: &[u8]) -> Result<ExitCode, CliError> {
     use std::io::Write as _;
-    std::io::stdout().write_all(bytes).map_err(CliError::failed)?;
+    let mut out = std::io::stdout();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(CliError::failed)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! `roadstead image load`.
 
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ pub(super) struct Args {
     /// Read from a file; without it, from standard input.
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// The name for an image that has none in the archive.
+    /// The name for the only image of the archive, whatever it is called there.
     #[arg(long, value_name = "NAME")]
     name: Option<Reference>,
     /// Print nothing but the result.
@@ -30,6 +31,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    if args.input.is_none() && io::stdin().is_terminal() {
+        return Err(CliError::usage("no archive: standard input is a terminal").hint("use `-i FILE`, or redirect"));
+    }
     let path = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
     let archive = ImageArchive::open(path, ArchiveKind::Docker)
         .await
@@ -59,16 +63,31 @@ fn names(archive: &ImageArchive, args: &Args) -> Result<Vec<(Option<String>, Ref
         })?;
         return Ok(vec![(None, name)]);
     }
-    let full = |typed: String| {
-        // A mere tag is no name of an image.
-        let given = args.name.clone().filter(|_| !typed.contains(['/', ':']));
-        let name = match given {
-            Some(name) => name,
-            None => typed.parse().map_err(CliError::failed)?,
+    if let Some(name) = &args.name {
+        return match <[String; 1]>::try_from(typed) {
+            Ok([typed]) => Ok(vec![(Some(typed), name.clone())]),
+            Err(typed) => Err(CliError::usage(format!(
+                "the archive holds several images, and `--name` is for one: {}",
+                typed.join(", ").escape_debug()
+            ))),
         };
-        Ok((Some(typed), name))
-    };
-    typed.into_iter().map(full).collect()
+    }
+    typed
+        .into_iter()
+        .map(|typed| full(&typed).map(|name| (Some(typed), name)))
+        .collect()
+}
+
+/// A mere tag is no name of an image: it would become a repository.
+pub(in crate::cli) fn full(typed: &str) -> Result<Reference, CliError> {
+    if !typed.contains(['/', ':', '@']) {
+        let shown = typed.escape_debug();
+        return Err(
+            CliError::usage(format!("`{shown}` in the archive is a tag, not a name of an image"))
+                .hint("load it under a name: `roadstead image load --name NAME`"),
+        );
+    }
+    typed.parse().map_err(CliError::failed)
 }
 
 async fn load(args: &Args, store: &Store, source: &LayoutImage, name: &Reference) -> Result<Descriptor, CliError> {

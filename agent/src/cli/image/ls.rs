@@ -113,7 +113,6 @@ fn size(store: &Store, image: &Descriptor) -> Option<u64> {
             .layers
             .iter()
             .chain([&manifest.config])
-            .map(|blob| blob.size)
-            .sum(),
+            .fold(0_u64, |sum, blob| sum.saturating_add(blob.size)),
     )
 }

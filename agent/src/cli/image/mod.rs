@@ -17,10 +17,12 @@ mod save;
 mod scan;
 mod tag;
 
+pub(super) use load::full;
 pub(super) use place::{Place, local_store};
 pub(super) use progress::{ProgressKind, human, renderer};
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use roadstead_registry_client::{Descriptor, Platform, Selection};
 use serde_json::{Value, json};
@@ -68,16 +70,27 @@ enum Command {
 }
 
 pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
-    runtime()?.block_on(async {
-        let work = run(args.command);
-        unless_interrupted(work).await
-    })
+    run_interruptibly(run(args.command))
 }
 
-/// Does `work` unless a signal comes first. What was written so far is under no name, and is swept away later.
-pub(super) async fn unless_interrupted(
-    work: impl Future<Output = Result<ExitCode, CliError>>,
+/// Runs `work` until its end or a signal. A file that is being read or decompressed does not hold up the end.
+pub(super) fn run_interruptibly(
+    work: impl Future<Output = Result<ExitCode, CliError>> + Send + 'static,
 ) -> Result<ExitCode, CliError> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let work = tokio::spawn(work);
+        unless_interrupted(async { work.await.map_err(CliError::failed)? }).await
+    });
+    runtime.shutdown_timeout(GRACE);
+    result
+}
+
+/// Time that threads have to end, and to take away what they have begun.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Does `work` unless a signal comes first. What was written so far is under no name, and is swept away later.
+async fn unless_interrupted(work: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
     let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
     let signal = interrupt.clone();
     tokio::select! {
@@ -151,6 +164,14 @@ struct ShowFlags {
 impl ShowFlags {
     fn renderer(self) -> Box<dyn roadstead_registry_client::Progress> {
         renderer(self.progress, self.quiet)
+    }
+
+    /// Gives what a name means now as JSON, or prints it as a line.
+    fn document(self, name: &str, image: &Descriptor) -> Result<Option<Value>, CliError> {
+        if self.json {
+            return Ok(Some(described(name, image)));
+        }
+        self.result(name, image).map(|()| None)
     }
 
     /// Prints what a name means now.

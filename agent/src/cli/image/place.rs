@@ -63,6 +63,26 @@ impl Place {
         }
     }
 
+    /// Reads the name of an image in a registry.
+    pub(in crate::cli) fn in_registry(text: &str) -> Result<Reference, String> {
+        match Self::registry_by_default(text)? {
+            Self::Registry(name) => Ok(name),
+            _ => Err(format!(
+                "`{text}` is no image of a registry; `roadstead image copy` takes every place"
+            )),
+        }
+    }
+
+    /// Reads the name of an image in the local store.
+    pub(in crate::cli) fn in_store(text: &str) -> Result<Reference, String> {
+        match Self::store_by_default(text)? {
+            Self::Store(name) => Ok(name),
+            _ => Err(format!(
+                "`{text}` is not in the local store; `roadstead image copy` takes every place"
+            )),
+        }
+    }
+
     fn with_prefix(text: &str) -> Result<Option<Self>, String> {
         let file = |rest: &str| -> Result<(PathBuf, Option<String>), String> {
             let (path, name) = split_name(rest);
@@ -130,7 +150,12 @@ impl Place {
     pub(in crate::cli) fn target(&self, client: &Client, repository: &RepositoryFlags) -> Result<Target, CliError> {
         let sink: Box<dyn ImageSink> = match self {
             Self::Registry(name) => {
-                let target = client.target(name).noting_sources(&local_store()?);
+                let target = client.target(name);
+                // A copy between registries needs no store; where there is one, it learns.
+                let target = match local_store() {
+                    Ok(store) => target.noting_sources(&store),
+                    Err(_) => target,
+                };
                 Box::new(repository.apply(target))
             }
             Self::Store(name) => Box::new(StoreTarget::named(&local_store()?, name)),

@@ -172,7 +172,7 @@ impl Progress for Lines {
     }
 
     fn plan(&self, blobs: &[Descriptor]) {
-        let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
+        let bytes = blobs.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size));
         let count = blobs.len();
         drop(writeln!(io::stderr().lock(), "{count} blobs, {}", human(bytes)));
     }

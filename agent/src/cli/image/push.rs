@@ -6,17 +6,17 @@ use roadstead_registry_client::{Reference, StoreImage, copy};
 
 use super::repository::RepositoryFlags;
 use super::scan::ScanFlags;
-use super::{PlatformFlags, ShowFlags, local_store};
+use super::{Place, PlatformFlags, ShowFlags, local_store};
 use crate::client::NetworkFlags;
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The image in the local store.
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = Place::in_store)]
     name: Reference,
     /// The name to push it under [default: its own].
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", value_parser = Place::in_registry)]
     target: Option<Reference>,
     #[command(flatten)]
     platform: PlatformFlags,
@@ -41,8 +41,6 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let progress = args.show.renderer();
     let pushed = copy(&source, &target, &args.platform.selection_or_all(), &*progress).await;
     let pushed = pushed.map_err(CliError::registry)?;
-    args.show.result(&name.name(), &pushed)?;
-    args.scan
-        .wait(name, &pushed.digest, &args.network, args.show.json)
-        .await
+    let document = args.show.document(&name.name(), &pushed)?;
+    args.scan.wait(name, &pushed.digest, &args.network, document).await
 }

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use roadstead_registry_client::{ArchiveKind, ArchiveWriter, Reference, Selection, StoreImage, copy};
+use roadstead_registry_client::{
+    ArchiveKind, ArchiveWriter, Reference, Selection, StoreImage, copy, media_type, select,
+};
 
-use super::{PlatformFlags, ProgressKind, described, local_store, print_json, renderer};
+use super::{Place, PlatformFlags, ProgressKind, described, local_store, print_json, renderer};
 use crate::client::NetworkFlags;
 use crate::error::CliError;
 
@@ -23,7 +25,7 @@ enum Format {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Images of the local store.
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, value_parser = Place::in_store)]
     names: Vec<Reference>,
     /// Write to a file; without it, to standard output.
     #[arg(short, long, value_name = "FILE")]
@@ -61,15 +63,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let writer = writer.map_err(CliError::registry)?;
     let progress = renderer(args.progress, args.quiet);
-    let selection = match (args.format, args.platform.selection_or_all()) {
-        // An index is what docker does not take: the image for this machine is meant.
-        (Format::Docker, Selection::All) => args.platform.selection(),
-        (_, Selection::All) => Selection::Present,
-        (_, one) => one,
-    };
     let mut saved = Vec::new();
     for name in &args.names {
         let source = StoreImage::named(&store, name).fetching(&client);
+        let selection = selection(&args, &source).await?;
         let target = writer.image_named(std::slice::from_ref(name));
         let image = copy(&source, &target, &selection, &*progress).await;
         saved.push(described(&name.canonical(), &image.map_err(CliError::registry)?));
@@ -79,4 +76,17 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         print_json(&saved.into())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the store holds of an image, save that docker takes no index: of one, the image for this machine is meant.
+async fn selection(args: &Args, source: &StoreImage) -> Result<Selection, CliError> {
+    let wanted = args.platform.selection_or_all();
+    if wanted != Selection::All {
+        return Ok(wanted);
+    }
+    let (root, _) = select(source, &wanted).await.map_err(CliError::registry)?;
+    Ok(match args.format {
+        Format::Docker if media_type::is_index(&root.media_type) => args.platform.selection(),
+        _ => Selection::Present,
+    })
 }

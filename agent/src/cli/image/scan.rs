@@ -38,31 +38,34 @@ impl ScanFlags {
         Ok(())
     }
 
-    /// Waits for the scan of what was pushed, and judges it.
+    /// Waits for the scan of what was pushed, and judges it. With JSON, `document` tells of the push, and is printed with it.
     pub(super) async fn wait(
         &self,
         name: &Reference,
         digest: &Digest,
         network: &NetworkFlags,
-        json: bool,
+        document: Option<Value>,
     ) -> Result<ExitCode, CliError> {
         let (Some(limit), Some(host)) = (self.wait_scan, ecr::parse_host(name.registry())) else {
+            if let Some(document) = document {
+                print_json(&document)?;
+            }
             return Ok(ExitCode::SUCCESS);
         };
         let network = network.network()?;
         let patience = Duration::from_secs(self.scan_timeout);
         let ca = network.ca_bundle.as_deref();
         let report = ecr::wait_for_scan(&host, name.repository(), digest, patience, ca).await;
-        judge(&report.map_err(CliError::registry)?, limit, json)
+        judge(&report.map_err(CliError::registry)?, limit, document)
     }
 }
 
-fn judge(report: &ScanReport, limit: Severity, json: bool) -> Result<ExitCode, CliError> {
+fn judge(report: &ScanReport, limit: Severity, document: Option<Value>) -> Result<ExitCode, CliError> {
     let bad = report.at_least(limit).count();
-    if json {
-        print_json(
-            &json!({ "findings": report.findings.iter().map(document).collect::<Vec<_>>(), "atOrAboveLimit": bad }),
-        )?;
+    if let Some(mut pushed) = document {
+        let findings: Vec<Value> = report.findings.iter().map(finding_document).collect();
+        pushed["scan"] = json!({ "findings": findings, "atOrAboveLimit": bad });
+        print_json(&pushed)?;
     } else {
         print(&report.findings.iter().map(line).collect::<String>())?;
     }
@@ -91,7 +94,7 @@ fn line(finding: &Finding) -> String {
         + "\n"
 }
 
-fn document(finding: &Finding) -> Value {
+fn finding_document(finding: &Finding) -> Value {
     json!({
         "name": finding.name, "severity": finding.severity.name(), "package": finding.package,
         "version": finding.version, "uri": finding.uri
