@@ -5,7 +5,7 @@
 
 mod plan;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -315,6 +315,8 @@ struct Faults {
     seen: Mutex<HashMap<Step, usize>>,
     token: AtomicUsize,
     used: AtomicUsize,
+    /// Requests that came without a token.
+    refused: Mutex<HashSet<(String, String)>>,
 }
 
 impl Faults {
@@ -332,6 +334,7 @@ impl Faults {
             seen: Mutex::default(),
             token: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
+            refused: Mutex::default(),
         })
     }
 
@@ -372,8 +375,14 @@ impl Faults {
         if is_good(0) && Some(self.used.fetch_add(1, Ordering::SeqCst) + 1) == self.plan.expires_at {
             self.token.store(1, Ordering::SeqCst);
         }
-        if is_good(self.token.load(Ordering::SeqCst)) {
+        let request = (head.method.clone(), head.target.clone());
+        let mut refused = self.refused.lock().unwrap();
+        // A token is good for the request it was granted for, however long that one took to come.
+        if is_good(self.token.load(Ordering::SeqCst)) || is_good(0) && refused.remove(&request) {
             return None;
+        }
+        if head.header("authorization").is_none() {
+            refused.insert(request);
         }
         let host = head.header("host").unwrap_or_default();
         let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"\r\n");

@@ -38,9 +38,6 @@ impl Dice {
     }
 }
 
-/// Uploads that the client begins side by side.
-const UPLOADS_AT_ONCE: usize = 4;
-
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
@@ -191,11 +188,10 @@ impl Plan {
                 place: dice.draw() >> 48,
             });
         }
-        // A token that expires costs a try of an upload. It serves each request that was refused for having none.
+        // A token that expires costs a try of an upload.
         if plan.asks_for_token && !is_streak && dice.one_in(2) {
             let requests: usize = steps.iter().map(|step| step.count(blobs)).sum();
-            let refused = steps[0].count(blobs).min(UPLOADS_AT_ONCE);
-            plan.expires_at = Some(refused + 1 + dice.below(requests - refused));
+            plan.expires_at = Some(1 + dice.below(requests));
         }
         plan
     }
