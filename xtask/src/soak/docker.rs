@@ -10,7 +10,7 @@ use crate::workspace::{self, make, make_empty, write};
 
 /// Saves, loads, pushes and pulls an image, and lets Docker run it.
 pub(super) fn run() -> Result<()> {
-    let roadstead = workspace::build_product("debug")?;
+    let roadstead = workspace::build_product("dev")?;
     let shared = workspace::target().join("bench");
     let directory = workspace::target().join("soak-docker");
     make(&shared)?;
