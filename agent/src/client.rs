@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use roadstead_registry_client::{Client, ClientOptions, CredentialStore, Error, RegistriesConfig};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::environment;
 use crate::error::CliError;
 use crate::notices;
@@ -30,7 +30,7 @@ pub(crate) struct NetworkFlags {
     #[arg(long)]
     pub(crate) offline: bool,
     /// Largest layer to fetch, such as 10g [default: 64g].
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = config::size)]
     pub(crate) max_layer_size: Option<u64>,
     /// Say what is asked of whom, and where logins come from.
     #[arg(short, long)]
@@ -94,45 +94,5 @@ impl Network {
             max_layer_size: self.max_layer_size.unwrap_or(defaults.max_layer_size),
             ..defaults
         })
-    }
-}
-
-/// Reads a size as docker does: bytes, or with `k`, `m`, `g` or `t` for powers of 1024.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size: a number, with k, m, g or t where wanted");
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches('b').trim_end_matches("i");
-    let (digits, shift) = match digits.chars().last() {
-        Some('k') => (&digits[..digits.len() - 1], 10),
-        Some('m') => (&digits[..digits.len() - 1], 20),
-        Some('g') => (&digits[..digits.len() - 1], 30),
-        Some('t') => (&digits[..digits.len() - 1], 40),
-        _ => (digits, 0),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(1 << shift)
-        .filter(|size| *size > 0)
-        .ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_docker_s() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("10k", 10 << 10),
-            ("2MB", 2 << 20),
-            ("3GiB", 3 << 30),
-            ("1t", 1 << 40),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "g", "-1", "1.5g", "0", "99999999999t", "1x"] {
-            assert!(size(text).is_err(), "{text}");
-        }
     }
 }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::client;
 use crate::environment;
 use crate::error::{CliError, FileError};
 
@@ -21,13 +20,13 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) offline: bool,
     /// Largest layer that is fetched, in bytes; written as docker writes sizes.
-    #[serde(default, deserialize_with = "size")]
+    #[serde(default, deserialize_with = "some_size")]
     pub(crate) max_layer_size: Option<u64>,
 }
 
-fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+fn some_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    client::size(&text).map(Some).map_err(serde::de::Error::custom)
+    size(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Config {
@@ -58,6 +57,25 @@ impl Config {
     }
 }
 
+/// Reads a size as docker does: bytes, or with `k`, `m`, `g` or `t` for powers of 1024.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size: a number, with k, m, g or t where wanted");
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches('b').trim_end_matches("i");
+    let (digits, shift) = match digits.chars().last() {
+        Some('k') => (&digits[..digits.len() - 1], 10),
+        Some('m') => (&digits[..digits.len() - 1], 20),
+        Some('g') => (&digits[..digits.len() - 1], 30),
+        Some('t') => (&digits[..digits.len() - 1], 40),
+        _ => (digits, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|size| *size > 0)
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +100,22 @@ mod tests {
         ] {
             let shown = parse(text).unwrap_err().to_string();
             assert!(shown.contains(expected), "{shown}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_docker_s() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("10k", 10 << 10),
+            ("2MB", 2 << 20),
+            ("3GiB", 3 << 30),
+            ("1t", 1 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "g", "-1", "1.5g", "0", "99999999999t", "1x"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 }

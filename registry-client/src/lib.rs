@@ -21,6 +21,7 @@ pub mod fuzzing;
 mod image_config;
 mod layout;
 mod manifest;
+mod options;
 mod platform;
 mod progress;
 mod pull;
@@ -35,7 +36,7 @@ mod test_dir;
 mod test_image;
 mod transport;
 
-pub use client::{Client, ClientOptions};
+pub use client::Client;
 pub use config::{CredentialRule, Explanation, Location, RegistriesConfig, UploadKind};
 pub use copy::{
     BlobStream, ComposedIndex, ImageSink, ImageSource, RegistryImage, RegistryTarget, Selection, StoreImage,
@@ -47,6 +48,7 @@ pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
 pub use image_config::{CONFIG_LIMIT, ImageConfig};
 pub use layout::{ArchiveKind, ArchiveTarget, ArchiveWriter, ImageArchive, LayoutImage, LayoutTarget, layout_names};
 pub use manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
+pub use options::ClientOptions;
 pub use platform::Platform;
 pub use progress::{BlobEvent, NoProgress, Progress};
 pub use pull::Resolved;

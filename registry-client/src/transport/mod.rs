@@ -28,10 +28,10 @@ use retry::Budget;
 use tls::Trust;
 use token::{Authorization, Logins};
 
-use crate::client::ClientOptions;
 use crate::config::{Location, is_loopback};
 use crate::credentials::{Credential, Lookup};
 use crate::error::{RegistryError, Result};
+use crate::options::ClientOptions;
 use crate::reference::Reference;
 
 const REDIRECT_LIMIT: usize = 5;
