@@ -77,6 +77,63 @@ fn images_are_saved_and_loaded() {
 }
 
 #[test]
+fn a_digest_in_a_name_cannot_be_given_to_another_image() {
+    let site = Site::empty();
+    build(&site, "app", "mine");
+    let pinned = format!("docker.io/library/busybox@sha256:{}", "2".repeat(64));
+    let file = path(&site, "forged.tar");
+    run(
+        &site,
+        &[
+            "image",
+            "copy",
+            "-q",
+            "store:app",
+            &format!("oci-archive:{file}:{pinned}"),
+        ],
+    )
+    .good();
+    for arguments in [
+        &["image", "load", "-i", &file][..],
+        &["bundle", "load", &file],
+        &["image", "tag", "app", &pinned],
+        &["image", "copy", "store:app", &format!("store:{pinned}")],
+    ] {
+        let log = run(&site, arguments).bad(1);
+        assert!(log.contains("has digest"), "{arguments:?}: {log}");
+    }
+    site.dockerfile(&format!("FROM {pinned}\nCOPY file /\n"));
+    let log = site.build(&["--offline", "-t", "victim"]).bad(1);
+    assert!(log.contains("offline"), "{log}");
+}
+
+#[test]
+fn a_load_that_waits_for_its_archive_ends_at_a_signal() {
+    let site = Site::empty();
+    let mut command = Command::new(roadstead());
+    let mut load = site
+        .prepare(&mut command)
+        .args(["image", "load"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_child(&load);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    // Its standard input stays open: nothing but the signal can end it.
+    let begun = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = load.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed().as_secs() < 30, "it goes on waiting");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
 fn a_copy_that_fails_leaves_no_file() {
     let site = Site::empty();
     let archive = path(&site, "x.tar");
