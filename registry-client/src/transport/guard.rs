@@ -1,6 +1,6 @@
 //! Which places a registry may send us to, and what of a URL may be shown.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use reqwest::Url;
 
@@ -33,7 +33,7 @@ pub(crate) fn check(from: &Url, to: &Url) -> Result<(), String> {
         return Ok(());
     }
     let from_private = from.host_str().is_some_and(is_private);
-    if is_private(host) && !from_private || is_link_local(host) {
+    if is_private(host) && !from_private || is_metadata(host) {
         return Err(format!("{host} is a private address"));
     }
     Ok(())
@@ -55,12 +55,15 @@ fn is_private(host: &str) -> bool {
         }
 }
 
-/// Cloud metadata services live here; no registry does.
-fn is_link_local(host: &str) -> bool {
+/// Cloud metadata services live here; no registry does. Besides link-local addresses: Alibaba's, AWS's over IPv6, and
+/// Google's by its name.
+fn is_metadata(host: &str) -> bool {
+    const ALIBABA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    const AWS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match address(host) {
-        Some(IpAddr::V4(v4)) => v4.is_link_local(),
-        Some(IpAddr::V6(v6)) => v6.is_unicast_link_local(),
-        None => false,
+        Some(IpAddr::V4(v4)) => v4.is_link_local() || v4 == ALIBABA,
+        Some(IpAddr::V6(v6)) => v6.is_unicast_link_local() || v6 == AWS,
+        None => host.trim_end_matches('.') == "metadata.google.internal",
     }
 }
 
@@ -113,6 +116,9 @@ mod tests {
             ("https://r.example/v2/", "https://169.254.169.254/x", false),
             ("http://10.0.0.1:5000/v2/", "http://10.0.0.2:9000/x", true),
             ("http://10.0.0.1:5000/v2/", "http://169.254.169.254/x", false),
+            ("http://10.0.0.1:5000/v2/", "http://[fd00:ec2::254]/x", false),
+            ("http://10.0.0.1:5000/v2/", "http://metadata.google.internal/x", false),
+            ("https://r.example/v2/", "https://100.100.100.200/x", false),
             ("http://127.0.0.1:5000/v2/", "http://127.0.0.1:9000/x", true),
             ("http://127.0.0.1:5000/v2/", "https://cdn.example/x", true),
         ] {
