@@ -6,9 +6,7 @@ use std::process::ExitCode;
 
 use roadstead_builder::dockerfile;
 use roadstead_builder::solve::needed_images;
-use roadstead_registry_client::{
-    ArchiveKind, ArchiveWriter, Client, ImageSource, Platform, Reference, Selection, copy,
-};
+use roadstead_registry_client::{ArchiveKind, ArchiveWriter, Platform, Reference, Selection, copy};
 
 use super::lock::{Lock, LockedImage};
 use crate::cli::image::{Place, ProgressKind, print_json, renderer};
@@ -63,7 +61,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let progress = renderer(args.progress, args.quiet);
     let mut locked = Vec::new();
     for image in &wanted {
-        let source = open(image, &client).await?;
+        let source = image.place.source(&client).await?;
         let name = image.name.canonical();
         let selection = Selection::Sparse(image.platforms.clone());
         let copied = copy(&*source, &writer.image(Some(&name)), &selection, &*progress).await;
@@ -81,10 +79,6 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         print_json(&serde_json::to_value(&lock).map_err(CliError::failed)?)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn open(image: &Wanted, client: &Client) -> Result<Box<dyn ImageSource>, CliError> {
-    image.place.source(client).await
 }
 
 /// Lists what is asked for, each name once with all of its platforms.

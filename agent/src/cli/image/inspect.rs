@@ -34,6 +34,7 @@ pub(super) struct Args {
 }
 
 /// A manifest or index that was found.
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) descriptor: Descriptor,
     pub(super) bytes: Vec<u8>,
@@ -52,7 +53,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     }
     let is_index = media_type::is_index(&root.descriptor.media_type);
     let image = match &args.platform {
-        None if !is_index => root_again(&root),
+        None if !is_index => root.clone(),
         platform => {
             let platform = platform.clone().unwrap_or_else(Platform::host);
             match look_up(&*source, &Selection::Platform(platform)).await {
@@ -78,13 +79,6 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     document["image"] = image_document(&image.descriptor, &manifest, &config)?;
     print_json(&document)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn root_again(root: &Found) -> Found {
-    Found {
-        descriptor: root.descriptor.clone(),
-        bytes: root.bytes.clone(),
-    }
 }
 
 /// Finds what a selection means.
