@@ -11,6 +11,7 @@
 
 mod check;
 pub(crate) mod claim;
+mod content_file;
 mod names;
 mod sources;
 pub(crate) mod writer;

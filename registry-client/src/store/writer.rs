@@ -1,16 +1,15 @@
 //! Writing one blob: a temporary file, hashed on the way, that appears under its digest when it is complete.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::content_file::ContentFile;
 use crate::digest::{Digest, DigestWriter};
 use crate::error::{RegistryError, Result};
 
-/// Small writes are gathered; large ones pass straight through.
-const BUFFER_SIZE: usize = 128 * 1024;
 /// Tells files being written from others where they share a directory.
 pub(crate) const TEMPORARY_PREFIX: &str = ".roadstead-";
 /// Age at which a file being written that no process holds is litter. Long enough for a writer to lock what it has created.
@@ -22,7 +21,7 @@ pub struct BlobWriter {
     blobs: PathBuf,
     temporary: Temporary,
     /// `None` only after a commit has begun.
-    output: Option<DigestWriter<BufWriter<File>>>,
+    output: Option<DigestWriter<ContentFile>>,
 }
 
 impl std::fmt::Debug for BlobWriter {
@@ -37,7 +36,7 @@ impl BlobWriter {
     /// Starts a blob in one directory that is to appear in another one of the same file system.
     pub(crate) fn create(ingest: &Path, blobs: &Path) -> Result<Self> {
         let (temporary, file) = create_temporary(ingest)?;
-        let output = Some(DigestWriter::new(BufWriter::with_capacity(BUFFER_SIZE, file)));
+        let output = Some(DigestWriter::new(ContentFile::new(file)));
         Ok(Self {
             blobs: blobs.to_owned(),
             temporary,
@@ -91,8 +90,8 @@ impl BlobWriter {
         let output = self.output.take().ok_or(RegistryError::Stopped {
             operation: "writing a blob",
         })?;
-        let (buffered, digest, size) = output.finish();
-        let file = buffered.into_inner().map_err(|error| self.failed(error.into_error()))?;
+        let (content, digest, size) = output.finish();
+        let file = content.finish().map_err(|error| self.failed(error))?;
         Ok((file, digest, size))
     }
 
