@@ -1,20 +1,26 @@
 //! Parts of files as streams: a blob of the store, a member of an archive.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use crate::copy::BlobStream;
 use crate::error::{RegistryError, Result};
 use crate::manifest::Descriptor;
+use crate::store::{BLOCK, CACHED};
 
 /// Memory of a stream is this times the queue, and what its reader holds.
 const PIECE_SIZE: u64 = 256 * 1024;
 const QUEUE: usize = 4;
+/// The same for what comes straight from the device.
+const DIRECT_PIECE_SIZE: u64 = 512 * 1024;
 
 /// A part of a file. Several may share one file.
 #[derive(Clone, Debug)]
@@ -95,18 +101,60 @@ impl FileSection {
     }
 
     fn read_all(&self, sender: &mpsc::Sender<Result<Bytes>>) {
+        let mut direct = None;
         let mut position = 0;
         while position < self.length {
-            let length = PIECE_SIZE.min(self.length - position);
-            let mut piece = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            let read = self.read_at(position, &mut piece);
-            let is_last = read.is_err();
-            if sender.blocking_send(read.map(|()| Bytes::from(piece))).is_err() || is_last {
+            // What was written straight to the device is not in the page cache, and need not go there.
+            if position == CACHED {
+                direct = self.open_direct();
+            }
+            let size = if direct.is_some() {
+                DIRECT_PIECE_SIZE
+            } else {
+                PIECE_SIZE
+            };
+            let length = usize::try_from(size.min(self.length - position)).unwrap_or(usize::MAX);
+            let piece = match &direct {
+                Some(file) => {
+                    read_direct(file, self.start + position, length).or_else(|_| self.piece(position, length))
+                }
+                None => self.piece(position, length),
+            };
+            let is_last = piece.is_err();
+            if sender.blocking_send(piece).is_err() || is_last {
                 return;
             }
-            position += length;
+            position += length as u64;
         }
     }
+
+    fn piece(&self, position: u64, length: usize) -> Result<Bytes> {
+        let mut piece = vec![0; length];
+        self.read_at(position, &mut piece)?;
+        Ok(piece.into())
+    }
+
+    /// Opens the file again, past the page cache; `None` where that cannot be.
+    fn open_direct(&self) -> Option<File> {
+        if !self.start.is_multiple_of(BLOCK as u64) {
+            return None;
+        }
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        File::options().read(true).custom_flags(flags).open(path).ok()
+    }
+}
+
+/// Reads whole blocks into memory that begins at a multiple of a block, as `O_DIRECT` wants it.
+fn read_direct(file: &File, position: u64, length: usize) -> io::Result<Bytes> {
+    let mut memory = vec![0; length.next_multiple_of(BLOCK) + BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
+    let end = start + length.next_multiple_of(BLOCK);
+    let read = file.read_at(&mut memory[start..end], position)?;
+    if read < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Bytes::from(memory).slice(start..start + length))
 }
 
 /// For the end of a thread that was to work for us: a panic in it, or the runtime's shutdown.

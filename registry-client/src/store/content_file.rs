@@ -9,12 +9,12 @@ use std::io::{self, Write};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// Where a file begins to be a large one. A multiple of both buffer sizes.
-const CACHED: u64 = 128 * 1024 * 1024;
+/// Where a file begins to be a large one. A multiple of every size that is written or read at once.
+pub(crate) const CACHED: u64 = 128 * 1024 * 1024;
 const CACHED_BUFFER: usize = 128 * 1024;
 const DIRECT_BUFFER: usize = 1024 * 1024;
 /// Memory and positions of direct writes are multiples of this; devices of larger blocks are not in use.
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// Gathers writes into full buffers, so that positions and sizes stay multiples of a block up to the file's end.
 pub(crate) struct ContentFile {

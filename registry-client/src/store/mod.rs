@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 pub use check::{CheckReport, Finding};
 pub use claim::Claim;
+pub(crate) use content_file::{BLOCK, CACHED};
 pub use writer::BlobWriter;
 
 use crate::digest::Digest;
