@@ -2,6 +2,7 @@
 
 use super::instruction_flags::{Cursor, Flag, duration_ns, json_array};
 use super::lexer::{Line, RawHeredoc};
+use super::mount::MountFlag;
 use super::{DockerfileError, SourceText, Span};
 use std::sync::Arc;
 
@@ -9,6 +10,16 @@ type Result<T> = std::result::Result<T, Box<DockerfileError>>;
 
 /// Holds a heredoc of COPY, ADD or RUN.
 pub type Heredoc = RawHeredoc;
+
+/// Names the network of a RUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// The builder's own, which `default` and `host` mean.
+    #[default]
+    Host,
+    /// Nothing but a loopback interface.
+    None,
+}
 
 /// Holds one instruction: what it says and where it stands.
 #[derive(Debug, Clone)]
@@ -92,6 +103,8 @@ pub enum Kind {
     Run {
         command: Command,
         heredocs: Vec<Heredoc>,
+        mounts: Vec<MountFlag>,
+        network: Network,
     },
     Copy(Transfer),
     Add(Transfer),
@@ -165,11 +178,20 @@ const KEYWORDS: [&str; 18] = [
 
 fn unknown(cursor: &Cursor<'_>, keyword: &str, span: Span) -> Box<DockerfileError> {
     let error = DockerfileError::new(cursor.source, span, format!("unknown instruction `{keyword}`"));
-    let near = KEYWORDS.iter().find(|k| distance(k, keyword) <= 2);
-    Box::new(match near {
+    Box::new(match nearest(keyword, KEYWORDS.into_iter()) {
         Some(near) => error.with_hint(format!("did you mean {near}?")),
         None => error,
     })
+}
+
+/// Finds the word that was probably meant.
+fn nearest<'a>(word: &str, mut known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known.find(|known| distance(known, word) <= 2)
+}
+
+/// Ends a message with the word that was probably meant.
+pub(super) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(word, known).map_or_else(String::new, |near| format!(": did you mean {near}?"))
 }
 
 /// Counts the edits between two short words (Levenshtein).
@@ -306,11 +328,22 @@ fn pairs(cursor: &Cursor<'_>, keyword: &str) -> Result<Vec<(String, String)>> {
 }
 
 fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
+    let (mut mounts, mut network) = (Vec::new(), Network::Host);
     for flag in cursor.flags()? {
         match (flag.name.as_str(), flag.value.as_deref()) {
-            // What RUN gets anyway: the builder's own network, and the sandbox.
-            ("network", Some("default")) | ("security", Some("sandbox")) => {}
-            ("mount" | "network" | "security" | "device", _) => return Err(cursor.not_honoured(&flag)),
+            ("mount", _) => {
+                let value = cursor.flag_value(&flag)?;
+                mounts.push(MountFlag::parse(&value, flag.span).map_err(|message| cursor.error(flag.span, message))?);
+            }
+            ("network", Some("none")) => network = Network::None,
+            ("network", Some("default" | "host")) => network = Network::Host,
+            ("network", _) => {
+                let message = "`--network` of RUN is one of default, none and host";
+                return Err(cursor.error(flag.span, message));
+            }
+            // What RUN gets anyway.
+            ("security", Some("sandbox")) => {}
+            ("security" | "device", _) => return Err(cursor.not_honoured(&flag)),
             _ => return Err(cursor.unknown_flag("RUN", &flag)),
         }
     }
@@ -318,6 +351,8 @@ fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
     Ok(Kind::Run {
         command,
         heredocs: cursor.line.heredocs.clone(),
+        mounts,
+        network,
     })
 }
 
@@ -555,8 +590,8 @@ mod tests {
     #[test]
     fn errors_show_file_line_and_caret() {
         assert_eq!(
-            fault("RUN --mount=type=cache,target=/x make"),
-            "cannot honour `--mount` yet\n --> Dockerfile:2:5\n  |\n2 | RUN --mount=type=cache,target=/x make\n  |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^"
+            fault("RUN --mount=type=cash,target=/x make"),
+            "unknown mount type `cash`: did you mean cache?\n --> Dockerfile:2:5\n  |\n2 | RUN --mount=type=cash,target=/x make\n  |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^"
         );
         for (line, want) in [
             ("COPY a", "at least one source"),

@@ -6,6 +6,7 @@
 pub mod instruction;
 mod instruction_flags;
 pub mod lexer;
+pub mod mount;
 pub mod stages;
 pub mod words;
 

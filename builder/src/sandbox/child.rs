@@ -3,8 +3,9 @@
 //! `inner` is process 1 of its pid namespace; it sets up the root, drops everything, and becomes the command. The processes before it
 //! are [`guard`]'s.
 
-use super::plan::{CAPABILITIES, MOUNT_POINT_DIRS, Plan};
+use super::plan::{CAPABILITIES, MOUNT_POINT_DIRS, Mount, Plan};
 use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, guard, identity, seccomp};
+use crate::beneath::{Dir, FileError};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
@@ -82,8 +83,7 @@ fn inner() -> Result<Never, SandboxError> {
     std::io::stdin()
         .read_to_end(&mut text)
         .map_err(system("read the plan"))?;
-    let plan: Plan =
-        serde_json::from_slice(&text).map_err(|e| SandboxError::Setup(format!("the plan is malformed: {e}")))?;
+    let plan = Plan::read(&text)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     mount_root(&plan)?;
     change_root(&plan.rootfs)?;
@@ -172,21 +172,61 @@ fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
     for path in MASKED {
         mask(&root.join(path))?;
     }
-    for bind in &plan.binds {
-        let target = resolve_in(root, &bind.target)?;
-        let what = format!("show `{}` as `{}`", bind.source.display(), bind.target.display());
-        rustix::mount::mount_bind(&bind.source, &target).map_err(|e| SandboxError::system(what, e))?;
-        // The handle names what lies below the new mount: look again for the mount itself.
-        read_only_bind(&resolve_in(root, &bind.target)?)?;
+    for mount in &plan.mounts {
+        mount_one(root, mount)?;
     }
     Ok(())
+}
+
+fn mount_one(root: &Path, mount: &Mount) -> Result<(), SandboxError> {
+    let (path, directory) = mount.target();
+    // Below an earlier mount there may be nothing to mount on.
+    make_target(root, path, directory).map_err(|e| SandboxError::Setup(chain(&e)))?;
+    let target = resolve_in(root, path)?;
+    let what = format!("mount on `{}`", path.display());
+    match mount {
+        Mount::Bind {
+            root: outside,
+            source,
+            writable,
+            ..
+        } => {
+            let source = resolve_in(outside, source)?;
+            rustix::mount::mount_bind(&source, &target).map_err(|e| SandboxError::system(what, e))?;
+            // The handle names what lies below the new mount: look again for the mount itself.
+            restrict_bind(&resolve_in(root, path)?, !writable)
+        }
+        Mount::Tmpfs { size, mode, .. } => {
+            let size = size.map_or_else(String::new, |size| format!(",size={size}"));
+            let options =
+                CString::new(format!("mode={mode:o}{size}")).map_err(|_| SandboxError::Setup("bad options".into()))?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            rustix::mount::mount("tmpfs", &target, "tmpfs", flags, Some(options.as_c_str()))
+                .map_err(|e| SandboxError::system(what, e))
+        }
+    }
+}
+
+fn make_target(root: &Path, path: &Path, directory: bool) -> Result<(), FileError> {
+    let root = Dir::open(root)?;
+    let landing = root.landing(path)?;
+    if root.follow(&landing)?.is_some() {
+        return Ok(());
+    }
+    if directory {
+        return root.make_dirs(&landing, None).map(drop);
+    }
+    let (Some(parent), Some(name)) = (landing.parent(), landing.file_name()) else {
+        return Ok(());
+    };
+    root.make_dirs(parent, None)?.create_file(name).map(drop)
 }
 
 /// Names a path inside the root through a handle, so that no link of the image can lead a mount out.
 fn resolve_in(root: &Path, path: &Path) -> Result<PathBuf, SandboxError> {
     use rustix::fs::ResolveFlags;
     use std::os::fd::{AsRawFd as _, IntoRawFd as _};
-    let failed = |e| SandboxError::system(format!("find `{}` in the image", path.display()), e);
+    let failed = |e| SandboxError::system(format!("find `{}`", path.display()), e);
     let dir =
         rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -295,8 +335,14 @@ fn read_only(path: &Path) -> Result<(), SandboxError> {
 }
 
 pub(super) fn read_only_bind(path: &Path) -> Result<(), SandboxError> {
+    restrict_bind(path, true)
+}
+
+/// Takes set-uid programs and devices from a bind mount, and writing if that is wanted.
+fn restrict_bind(path: &Path, read_only: bool) -> Result<(), SandboxError> {
     // Flags that the mount has and a user namespace may not take off must be repeated.
-    let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, read_only);
     if let Ok(stat) = rustix::fs::statvfs(path) {
         for (have, keep) in [
             (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
@@ -309,7 +355,7 @@ pub(super) fn read_only_bind(path: &Path) -> Result<(), SandboxError> {
             }
         }
     }
-    let failed = |e| SandboxError::system(format!("make `{}` read-only", path.display()), e);
+    let failed = |e| SandboxError::system(format!("restrict the mount on `{}`", path.display()), e);
     rustix::mount::mount_remount(path, flags, "").map_err(failed)
 }
 

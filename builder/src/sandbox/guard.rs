@@ -5,6 +5,7 @@
 //! `guard`, and with it the nested namespace in which the command is process 1, as it is in a container.
 
 use super::child::{die_with_parent, system};
+use super::plan::Plan;
 use super::{CHILD_NAME, SandboxError, child};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -37,9 +38,14 @@ pub(super) fn outer() -> Result<i32, SandboxError> {
     std::io::stdin()
         .read_to_end(&mut plan)
         .map_err(system("read the plan"))?;
-    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let no_network = Plan::read(&plan)?.no_network;
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    flags.set(UnshareFlags::NEWNET, no_network);
     // SAFETY: this process has one thread and shares neither memory nor files with another.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(system("unshare namespaces"))?;
+    if no_network {
+        start_loopback()?;
+    }
     let (lives, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
     // SAFETY: this process has one thread, so the child owns a whole copy of it and may go on as it likes.
     let forked = unsafe { libc::fork() };
@@ -62,6 +68,26 @@ pub(super) fn outer() -> Result<i32, SandboxError> {
     Ok(ended
         .exit_status()
         .unwrap_or_else(|| 128 + ended.terminating_signal().unwrap_or(0)))
+}
+
+/// Takes the loopback interface of a new network namespace into use (netdevice(7)).
+fn start_loopback() -> Result<(), SandboxError> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    use std::os::fd::AsRawFd as _;
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(system("make a socket"))?;
+    // SAFETY: all bytes of an ifreq may be zero: numbers, and a union of numbers and addresses.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = (*from).cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    // SAFETY: the socket is open, and the request is a whole ifreq with a name that ends in zero; it lives through the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(SandboxError::system("start the loopback interface", error))
 }
 
 fn guard(plan: &[u8], outer_lives: &OwnedFd) -> Result<i32, SandboxError> {

@@ -18,7 +18,7 @@ mod seccomp;
 
 pub use child::child_main;
 pub use identity::{Identity, enter};
-pub use mounts::{mount_overlay, unmount};
+pub use mounts::{mount_overlay, mount_private_tmpfs, unmount};
 
 use plan::Plan;
 use std::io::{self, Write as _};

@@ -87,6 +87,16 @@ fn escape(path: &Path, out: &mut Vec<u8>) {
     }
 }
 
+/// Mounts an empty file system in memory that only the builder may enter.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn mount_private_tmpfs(target: &Path) -> Result<(), SandboxError> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("tmpfs", target, "tmpfs", flags, Some(c"mode=700"))
+        .map_err(|e| SandboxError::system(format!("mount memory on `{}`", target.display()), e))
+}
+
 /// Detaches a mount. It is gone with the namespace in any case, so failure is no error.
 pub fn unmount(target: &Path) {
     let _gone = rustix::mount::unmount(target, UnmountFlags::DETACH);

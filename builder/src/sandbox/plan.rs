@@ -1,15 +1,18 @@
 //! What a sandbox is to be: a document that the builder writes and the sandbox's process carries out step by step.
 
+use super::SandboxError;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Describes one RUN completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The mounted root file system.
     pub rootfs: PathBuf,
-    /// Files of the host shown read-only inside; the targets must exist in `rootfs`.
-    pub binds: Vec<Bind>,
+    /// What is mounted, in this order; a target that is missing is made.
+    pub mounts: Vec<Mount>,
+    /// Whether there is no network but a loopback interface.
+    pub no_network: bool,
     /// The command and its arguments; the first is looked up in the PATH of `env`.
     pub argv: Vec<String>,
     /// The whole environment.
@@ -26,13 +29,61 @@ pub struct Plan {
     pub hostname: String,
 }
 
-/// Shows a file of the host inside, read-only.
+impl Plan {
+    /// Reads the document.
+    pub(super) fn read(text: &[u8]) -> Result<Self, SandboxError> {
+        serde_json::from_slice(text).map_err(|e| SandboxError::Setup(format!("the plan is malformed: {e}")))
+    }
+}
+
+/// One mount inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bind {
-    /// Path outside.
-    pub source: PathBuf,
-    /// Absolute path inside.
-    pub target: PathBuf,
+pub enum Mount {
+    /// Shows a file or a directory of the host.
+    Bind {
+        /// A directory outside that no link of `source` leads out of.
+        root: PathBuf,
+        /// Path below it.
+        source: PathBuf,
+        /// Absolute path inside.
+        target: PathBuf,
+        /// Whether it is a directory.
+        directory: bool,
+        /// Whether the command may write.
+        writable: bool,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Absolute path inside.
+        target: PathBuf,
+        /// Its limit in bytes.
+        size: Option<u64>,
+        /// Permission bits of the directory.
+        mode: u32,
+    },
+}
+
+impl Mount {
+    /// Shows a single file of the host, read-only.
+    #[must_use]
+    pub fn file(path: &Path, target: PathBuf) -> Self {
+        Self::Bind {
+            root: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            source: path.file_name().unwrap_or_default().into(),
+            target,
+            directory: false,
+            writable: false,
+        }
+    }
+
+    /// Where it is mounted, and whether that is a directory.
+    #[must_use]
+    pub fn target(&self) -> (&Path, bool) {
+        match self {
+            Self::Bind { target, directory, .. } => (target, *directory),
+            Self::Tmpfs { target, .. } => (target, true),
+        }
+    }
 }
 
 /// Directories and files that must be there to mount on; they lie below all layers and never come into one.

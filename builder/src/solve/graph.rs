@@ -52,10 +52,8 @@ impl Graph {
             }
             graph.stages.insert(index, origin);
             for instruction in &file.stages[index].instructions {
-                let Kind::Copy(copy) = &instruction.kind else { continue };
-                let Some(from) = &copy.from else { continue };
-                if let Some(other) = file.stage_index(from, index) {
-                    open.push(other);
+                for from in sources(&instruction.kind) {
+                    open.extend(file.stage_index(from, index));
                 }
             }
         }
@@ -68,6 +66,15 @@ impl Graph {
             };
         }
         Ok(graph)
+    }
+}
+
+/// Lists the stages and images that an instruction takes files from.
+pub(super) fn sources(kind: &Kind) -> Vec<&str> {
+    match kind {
+        Kind::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+        Kind::Run { mounts, .. } => mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -109,7 +116,7 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Ori
     Ok(Origin::Image { reference, platform })
 }
 
-/// Finds what `COPY --from` names: an earlier stage, or an image.
+/// Finds what the `from` of a COPY or of a mount names: an earlier stage, or an image.
 pub(super) fn copy_origin(file: &Dockerfile, index: usize, from: &str) -> Result<Origin> {
     if let Some(stage) = file.stage_index(from, index) {
         return Ok(Origin::Stage(stage));
@@ -118,7 +125,7 @@ pub(super) fn copy_origin(file: &Dockerfile, index: usize, from: &str) -> Result
         return Ok(Origin::Scratch);
     }
     let reference = from.parse().map_err(|e: roadstead_registry_client::Error| {
-        BuildError::Other(format!("`--from={from}` names no stage and no image: {e}"))
+        BuildError::Other(format!("`from={from}` names no stage and no image: {e}"))
     })?;
     Ok(Origin::Image {
         reference,
@@ -141,6 +148,16 @@ mod tests {
     #[test]
     fn unused_stages_are_left_out() {
         let text = "ARG V=1\nFROM a:$V AS one\nFROM b AS two\nFROM one AS three\nFROM scratch\nCOPY --from=three /x /\nCOPY --from=img /y /";
+        let mounted = "FROM a AS one\nFROM b AS two\nFROM scratch\nRUN --mount=type=cache,target=/c,from=two --mount=from=img,target=/d x";
+        assert_eq!(
+            graph(mounted, None, &[])
+                .unwrap()
+                .stages
+                .keys()
+                .copied()
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
         let g = graph(text, None, &[("V", "2")]).unwrap();
         assert_eq!(g.stages.keys().copied().collect::<Vec<_>>(), [0, 2, 3]);
         assert_eq!(

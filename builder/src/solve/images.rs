@@ -1,9 +1,9 @@
 //! Which images of registries a Dockerfile needs, for taking them along to a site without a network.
 
 use super::error::Result;
-use super::graph::{Graph, Origin, copy_origin};
+use super::graph::{Graph, Origin, copy_origin, sources};
 use super::variables::Globals;
-use crate::dockerfile::{Dockerfile, Kind};
+use crate::dockerfile::Dockerfile;
 use roadstead_registry_client::{Platform, Reference};
 use std::collections::BTreeMap;
 
@@ -43,9 +43,7 @@ pub fn needed_images(
     for (index, origin) in &graph.stages {
         add(origin);
         for instruction in &file.stages[*index].instructions {
-            if let Kind::Copy(copy) = &instruction.kind
-                && let Some(from) = &copy.from
-            {
+            for from in sources(&instruction.kind) {
                 add(&copy_origin(file, *index, from)?);
             }
         }
@@ -60,7 +58,7 @@ mod tests {
     #[test]
     fn bases_and_sources_of_copies_are_listed_once() {
         let text = "ARG V=20\nFROM node:$V AS build\nFROM --platform=linux/arm64 alpine AS unused\nFROM scratch\n\
-                    COPY --from=build /a /\nCOPY --from=busybox:1 /bin/sh /\nCOPY --from=node:20 /x /\n";
+                    COPY --from=build /a /\nRUN --mount=from=busybox:1,target=/bin x\nCOPY --from=node:20 /x /\n";
         let file = crate::dockerfile::parse("Dockerfile", text).unwrap();
         let names = |target| {
             let needed = needed_images(&file, target, &BTreeMap::new(), &Platform::host()).unwrap();

@@ -1,16 +1,18 @@
 //! RUN.
 
 use super::error::{BuildError, Result};
+use super::mounts::{Ready, Wanted};
 use super::shared::Shared;
 use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, FileError};
 use crate::cache::local::Record;
-use crate::dockerfile::{Command, Heredoc, Instruction};
+use crate::dockerfile::instruction::Network;
+use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
 use crate::image::config::DEFAULT_PATH;
 use crate::progress::Vertex;
 use crate::rootfs::overlay::ChainId;
 use crate::rootfs::users::resolve_user;
-use crate::sandbox::plan::{Bind, MOUNT_POINT_DIRS, Plan};
+use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
 use crate::sandbox::{self, SandboxError};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -49,19 +51,27 @@ struct Task {
     proxies: Vec<(String, String)>,
     cwd: String,
     user: String,
+    mounts: Vec<Wanted>,
+    no_network: bool,
     /// Whether the image will hold what it changes.
     in_image: bool,
 }
 
 impl StageRun<'_> {
     /// Does a RUN.
-    pub(super) async fn run_command(
-        &mut self,
-        instruction: &Instruction,
-        command: &Command,
-        heredocs: &[Heredoc],
-    ) -> Result<()> {
-        let task = self.task(command, heredocs);
+    pub(super) async fn run_command(&mut self, instruction: &Instruction) -> Result<()> {
+        let Kind::Run {
+            command,
+            heredocs,
+            mounts,
+            network,
+        } = &instruction.kind
+        else {
+            return Ok(());
+        };
+        let mut task = self.task(command, heredocs);
+        task.mounts = self.wanted_mounts(mounts).await?;
+        task.no_network = *network == Network::None;
         let created_by = self.created_by(&task);
         let mut key = self.key("RUN");
         key.add_all("argv", task.argv.iter());
@@ -69,7 +79,9 @@ impl StageRun<'_> {
         key.add_all("env", task.env.iter().map(|(k, v)| format!("{k}={v}")));
         key.add("cwd", &task.cwd)
             .add("user", &task.user)
-            .add("hostname", HOSTNAME);
+            .add("hostname", HOSTNAME)
+            .add("no network", task.no_network.to_string());
+        task.mounts.iter().for_each(|mount| mount.add_to(&mut key));
         let key = key.finish();
         let vertex = self.show(&instruction.text);
         if let Some(record) = self.find(&key).await? {
@@ -78,6 +90,7 @@ impl StageRun<'_> {
             return Ok(());
         }
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
+        self.unpack_mounts(&task.mounts).await?;
         let vertex = Arc::new(vertex);
         let shown = Arc::clone(&vertex);
         let result = self.blocking(move |shared| run(&shared, &task, &chain, &shown)).await;
@@ -125,6 +138,8 @@ impl StageRun<'_> {
             proxies: self.scope.proxies(&self.state),
             cwd,
             user: self.state.user.clone(),
+            mounts: Vec::new(),
+            no_network: false,
             in_image: self.in_image,
         }
     }
@@ -158,10 +173,10 @@ fn script_name(heredoc: &Heredoc) -> String {
         .collect()
 }
 
-/// Files of the host that the command sees, and the directory of mount points that lies under the image.
+/// Files of the builder's own that the command sees, and the directory of mount points that lies under the image.
 struct Shown {
     mount_points: PathBuf,
-    binds: Vec<Bind>,
+    mounts: Vec<Mount>,
 }
 
 fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Result<Record> {
@@ -174,26 +189,33 @@ fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Resu
 
 fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<Record> {
     let shown = shown_files(shared, task, scratch)?;
+    let mut ready = Ready::default();
+    for (number, mount) in task.mounts.iter().enumerate() {
+        mount.prepare(shared, scratch, number, &mut ready)?;
+    }
+    let mut mounts = all_mounts(&mut ready, shown.mounts);
+    point_at(&mounts, &shown.mount_points)?;
     let rootfs = shared.tools.layers.mount(chain, Some(&shown.mount_points))?;
     let root = Dir::open(rootfs.path())?;
-    let mut leave_out = vec![PathBuf::from(INSIDE)];
+    let mut made = vec![];
     for name in MOUNT_POINT_DIRS {
         // A layer may have deleted what lies below it.
         if root.metadata(std::ffi::OsStr::new(name))?.is_none() {
             root.create_dir(std::ffi::OsStr::new(name), 0o755)?;
-            leave_out.push(name.into());
+            made.push(name.into());
         }
     }
-    for bind in &shown.binds {
-        leave_out.extend(ensure_target(&root, &bind.target)?);
+    for mount in &mut mounts {
+        made.extend(ensure_target(&root, mount)?);
     }
     root.make_dirs(Path::new(&task.cwd), None)?;
     let user = resolve_user(&root, &task.user)?;
     let plan = Plan {
         rootfs: rootfs.path().to_owned(),
-        binds: shown.binds,
+        mounts,
+        no_network: task.no_network,
         argv: task.argv.clone(),
-        env: environment(shared, task, &user.home),
+        env: environment(shared, task, &user.home, &ready.env),
         cwd: task.cwd.clone().into(),
         uid: user.owner.uid,
         gid: user.owner.gid,
@@ -202,25 +224,66 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     };
     drop(root);
     command(shared, &plan, vertex)?;
+    drop(ready);
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    keep_run(shared, rootfs, chain, &leave_out, task.in_image)
+    keep_run(shared, rootfs, chain, &made, task.in_image)
+}
+
+/// Puts the mounts in the order in which one can lie within another, and the builder's own files behind them.
+fn all_mounts(ready: &mut Ready, own: Vec<Mount>) -> Vec<Mount> {
+    let mut mounts = std::mem::take(&mut ready.mounts);
+    mounts.sort_by_key(|mount| mount.target().0.components().count());
+    // Who mounts something in place of a file of ours wants to see that.
+    let own: Vec<Mount> = own
+        .into_iter()
+        .filter(|own| !mounts.iter().any(|mount| mount.target().0 == own.target().0))
+        .collect();
+    mounts.extend(own);
+    mounts
+}
+
+/// Makes the mount points under the image. A tmpfs has none: its mode depends on what the image has there.
+fn point_at(mounts: &[Mount], mount_points: &Path) -> Result<()> {
+    for mount in mounts.iter().filter(|mount| !matches!(mount, Mount::Tmpfs { .. })) {
+        let (target, directory) = mount.target();
+        let below = target.strip_prefix("/").unwrap_or(target);
+        // The sandbox has its own there.
+        if MOUNT_POINT_DIRS.iter().any(|name| below.starts_with(name)) {
+            continue;
+        }
+        if directory {
+            directories(mount_points, below)?;
+        } else {
+            directories(mount_points, below.parent().unwrap_or(Path::new("")))?;
+            let path = mount_points.join(below);
+            if !path.exists() {
+                write(&path, b"", 0o644)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn keep_run(
     shared: &Shared,
     rootfs: crate::rootfs::overlay::Rootfs,
     chain: &[ChainId],
-    leave_out: &[PathBuf],
+    made: &[PathBuf],
     in_image: bool,
 ) -> Result<Record> {
     let changes = rootfs.changes()?;
-    let touched: Vec<PathBuf> = leave_out
-        .iter()
-        .filter(|path| present(&changes, path))
-        .cloned()
-        .collect();
+    let mut leave_out = Vec::new();
+    if present(&changes, Path::new(INSIDE)) {
+        leave_out.push(PathBuf::from(INSIDE));
+    }
+    // What was made last lies deepest. A directory in which the command has put something is the command's.
+    for path in made.iter().rev() {
+        if is_untouched(&changes, path, &leave_out)? {
+            leave_out.push(path.clone());
+        }
+    }
     drop(changes);
-    keep(shared, rootfs, chain, Some(chain), &touched, in_image)
+    keep(shared, rootfs, chain, Some(chain), &leave_out, in_image)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {
@@ -231,17 +294,45 @@ fn present(dir: &Dir, path: &Path) -> bool {
         .is_ok_and(|parent| parent.metadata(name).is_ok_and(|stat| stat.is_some()))
 }
 
-/// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
-fn ensure_target(root: &Dir, target: &Path) -> Result<Option<PathBuf>> {
-    let path = root.landing(target)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(None);
-    };
-    if root.follow(&path)?.is_some() {
-        return Ok(None);
+/// Tells whether a mount point that was made is still there, and holds nothing.
+fn is_untouched(changes: &Dir, path: &Path, leave_out: &[PathBuf]) -> Result<bool> {
+    if !present(changes, path) {
+        return Ok(false);
     }
-    root.make_dirs(parent, None)?.create_file(name)?;
-    Ok(Some(path))
+    let Ok(dir) = changes.plain_dir(path) else {
+        let stat = changes.follow(path)?;
+        return Ok(stat.is_some_and(|stat| stat.st_size == 0));
+    };
+    Ok(dir.names()?.iter().all(|name| leave_out.contains(&path.join(name))))
+}
+
+/// Makes a missing mount target, such as where the image's `/etc/resolv.conf` is a link to nowhere. Gives what was made.
+fn ensure_target(root: &Dir, mount: &mut Mount) -> Result<Vec<PathBuf>> {
+    let (target, directory) = mount.target();
+    let path = root.landing(target)?;
+    if MOUNT_POINT_DIRS.iter().any(|name| path.starts_with(name)) {
+        return Ok(Vec::new());
+    }
+    if let Some(stat) = root.follow(&path)? {
+        if let Mount::Tmpfs { mode, .. } = mount {
+            *mode = stat.st_mode & 0o7777;
+        }
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::new();
+    let mut above = PathBuf::new();
+    for part in path.iter() {
+        above.push(part);
+        if root.follow(&above)?.is_none() {
+            made.push(above.clone());
+        }
+    }
+    if directory {
+        root.make_dirs(&path, None)?;
+    } else if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+        root.make_dirs(parent, None)?.create_file(name)?;
+    }
+    Ok(made)
 }
 
 fn tempdir(scratch: &Path) -> Result<PathBuf> {
@@ -273,7 +364,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?)
 }
 
-/// Writes the files that the command sees and the empty ones they are mounted on.
+/// Writes the files of the builder's own that the command sees.
 fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
     let mount_points = scratch.join("mount-points");
     for name in MOUNT_POINT_DIRS {
@@ -296,23 +387,17 @@ fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
         let content = std::fs::read(bundle).map_err(|e| FileError::new("read CA bundle", bundle, e))?;
         files.push((&bundle_path, content, 0o444));
     }
-    let mut binds = Vec::new();
+    let mut mounts = Vec::new();
     for (target, content, mode) in files {
-        let (source, target_path) = (scratch.join("shown").join(target), Path::new(target));
-        for top in ["shown", "mount-points"] {
-            directories(&scratch.join(top), target_path.parent().unwrap_or(Path::new("")))?;
-        }
+        let (source, target) = (scratch.join("shown").join(target), Path::new(target));
+        directories(&scratch.join("shown"), target.parent().unwrap_or(Path::new("")))?;
         write(&source, &content, mode)?;
-        write(&mount_points.join(target), b"", 0o644)?;
-        binds.push(Bind {
-            source,
-            target: Path::new("/").join(target),
-        });
+        mounts.push(Mount::file(&source, Path::new("/").join(target)));
     }
-    Ok(Shown { mount_points, binds })
+    Ok(Shown { mount_points, mounts })
 }
 
-fn environment(shared: &Shared, task: &Task, home: &str) -> Vec<(String, String)> {
+fn environment(shared: &Shared, task: &Task, home: &str, secrets: &[(String, String)]) -> Vec<(String, String)> {
     let mut env = task.env.clone();
     let mut add = |name: &str, value: &str| {
         if !env.iter().any(|(known, _)| known == name) {
@@ -328,6 +413,8 @@ fn environment(shared: &Shared, task: &Task, home: &str) -> Vec<(String, String)
             add(name, &format!("/{INSIDE}/ca-bundle.pem"));
         }
     }
+    // A secret beats a variable of its name: the last one counts.
+    env.extend(secrets.iter().cloned());
     env
 }
 

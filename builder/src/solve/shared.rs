@@ -3,6 +3,7 @@
 use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
+use super::secret::Secret;
 use super::tools::Tools;
 use super::variables::Scope;
 use crate::context::ignore::Ignore;
@@ -38,6 +39,8 @@ pub struct Request {
     pub pull: bool,
     /// A CA bundle shown to RUN commands; never part of the image or of a cache key.
     pub ca_bundle: Option<PathBuf>,
+    /// `--secret`, by id; never part of the image, of a cache key or of a message.
+    pub secrets: BTreeMap<String, Secret>,
     /// Called for each layer of the target as soon as it is known, base layers included.
     pub on_layer: Option<LayerHook>,
 }

@@ -82,7 +82,7 @@ impl<'a> StageRun<'a> {
 
     async fn instruction(&mut self, instruction: &Instruction) -> Result<()> {
         match &instruction.kind {
-            Kind::Run { command, heredocs } => self.run_command(instruction, command, heredocs).await,
+            Kind::Run { .. } => self.run_command(instruction).await,
             Kind::Copy(transfer) => self.copy(instruction, transfer, false).await,
             Kind::Add(transfer) => self.copy(instruction, transfer, true).await,
             Kind::Workdir(path) => self.workdir(path).await,

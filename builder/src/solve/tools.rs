@@ -1,6 +1,7 @@
 //! What a build works with.
 
 use crate::cache::local::LocalCache;
+use crate::cache::mounts::CacheMounts;
 use crate::progress::Progress;
 use crate::rootfs::overlay::Layers;
 use roadstead_registry_client::{Client, Store};
@@ -17,6 +18,8 @@ pub struct Tools {
     pub layers: Layers,
     /// Remembered steps.
     pub cache: LocalCache,
+    /// Directories of `RUN --mount=type=cache`.
+    pub mounts: CacheMounts,
     /// Where progress goes.
     pub progress: Progress,
     /// A directory for temporary files, removed by the caller.

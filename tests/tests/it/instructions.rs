@@ -257,8 +257,13 @@ fn targets_labels_and_ids() {
 fn what_is_not_taken_is_an_error_with_its_place() {
     let site = Site::new();
     for (line, want) in [
-        ("RUN --mount=type=secret,id=x true", "--mount"),
-        ("RUN --network=none true", "--network"),
+        ("RUN --mount=type=ssh true", "--mount"),
+        (
+            "RUN --mount=type=cache,target=/x,sharing=lock true",
+            "did you mean locked?",
+        ),
+        ("RUN --mount=target=/x,source=missing true", "missing"),
+        ("RUN --network=bridge true", "--network"),
         ("RUN --security=insecure true", "--security"),
         ("COPY --parents a /x", "--parents"),
         ("COPY --exclude=b a /x", "--exclude"),

@@ -18,6 +18,7 @@ mod hostile;
 mod image;
 mod instructions;
 mod interruption;
+mod mounts;
 mod ordinary_user;
 mod outputs;
 mod pulls;

@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Set a build-time variable; without value it is taken from the environment.
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(super) build_args: Vec<String>,
+    /// Show a secret to RUN --mount=type=secret; may be repeated.
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
+    pub(super) secrets: Vec<String>,
     /// Stop at this stage.
     #[arg(long, value_name = "STAGE")]
     pub(super) target: Option<String>,

@@ -5,6 +5,7 @@ mod names;
 mod output;
 mod progress;
 mod refused;
+mod secrets;
 
 pub(super) use flags::Args;
 pub(crate) use names::pushed;
@@ -16,13 +17,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use roadstead_builder::cache::local::LocalCache;
+use roadstead_builder::cache::mounts::CacheMounts;
 use roadstead_builder::context::ignore::Ignore;
 use roadstead_builder::dockerfile::{self, Dockerfile};
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
-use roadstead_builder::solve::{self, BuildError, Built, Cancel, LayerHook, Request, Tools};
+use roadstead_builder::solve::{self, BuildError, Built, Cancel, LayerHook, Request, Secret, Tools};
 use roadstead_registry_client::{Client, ClientOptions, NoProgress, Reference, Store};
 
 use rustix::process::Signal;
@@ -38,6 +40,7 @@ use output::Output;
 struct Outside {
     data: PathBuf,
     options: ClientOptions,
+    secrets: BTreeMap<String, Secret>,
     owner: roadstead_builder::beneath::Owner,
 }
 
@@ -61,6 +64,7 @@ impl Outside {
         Ok(Self {
             data: environment::data_directory(),
             options: network.options().map_err(CliError::usage)?,
+            secrets: secrets::read(&args.secrets).map_err(CliError::usage)?,
             owner: roadstead_builder::beneath::Owner {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
@@ -99,6 +103,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         client: Client::new(outside.options.clone()).map_err(CliError::registry)?,
         layers: Layers::open(&outside.data.join("layers"), &scratch.path()).map_err(CliError::failed)?,
         cache: LocalCache::open(&outside.data.join("cache"), &store).map_err(CliError::failed)?,
+        mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
         progress,
         scratch: scratch.path(),
         store,
@@ -163,6 +168,7 @@ fn request(
         platform,
         no_cache: args.no_cache,
         pull: args.pull,
+        secrets: outside.secrets.clone(),
         ca_bundle: outside.options.ca_bundle.clone(),
         on_layer,
     })

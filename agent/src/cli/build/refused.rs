@@ -5,7 +5,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Flags with a value, and their short forms.
-const WITH_VALUE: [(&str, Option<char>); 26] = [
+const WITH_VALUE: [(&str, Option<char>); 25] = [
     ("add-host", None),
     ("allow", None),
     ("annotation", None),
@@ -27,7 +27,6 @@ const WITH_VALUE: [(&str, Option<char>); 26] = [
     ("metadata-file", None),
     ("no-cache-filter", None),
     ("policy", None),
-    ("secret", None),
     ("security-opt", None),
     ("shm-size", None),
     ("ssh", None),
@@ -98,8 +97,7 @@ mod tests {
     #[test]
     fn each_is_named_and_harmless_ones_are_taken() {
         for (given, named) in [
-            (&["--secret", "id=a,src=b", "."][..], "--secret"),
-            (&["--ssh=default", "."], "--ssh"),
+            (&["--ssh=default", "."][..], "--ssh"),
             (&["--cache-from", "a", "--cache-from", "b", "."], "--cache-from"),
             (&[".", "--add-host", "a:1.2.3.4"], "--add-host"),
             (&["--ulimit", "nofile=1", "."], "--ulimit"),

@@ -1,0 +1,203 @@
+//! Directories of `RUN --mount=type=cache`: they outlive the build, on this machine.
+//!
+//! One id has one directory, and more where `sharing=private` asks for them while others are in use. Beside each lies a file that
+//! its users lock; a process's end frees it.
+
+use crate::beneath::FileError;
+use crate::dockerfile::mount::Sharing;
+use roadstead_registry_client::Digest;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a directory that somebody has locked is asked for again.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// More commands than this never use one private cache at once.
+const MOST: usize = 1000;
+
+/// All cache mounts of this machine.
+#[derive(Debug, Clone)]
+pub struct CacheMounts {
+    dir: PathBuf,
+}
+
+/// A cache mount in use. Dropping it lets others have it.
+#[derive(Debug)]
+pub struct CacheMount {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl CacheMounts {
+    /// Uses the directory `dir`, which is created.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn open(dir: &Path) -> Result<Self, FileError> {
+        crate::rootfs::scratch::private_dir(dir)?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Takes the directory of `key` into use, and makes it by `fill` when there is none. `None` when `canceled` says so while it is
+    /// waited for.
+    ///
+    /// # Errors
+    /// When files cannot be made or locked, or `fill` fails; then no directory is left.
+    pub fn take<E: From<FileError>>(
+        &self,
+        key: &Digest,
+        sharing: Sharing,
+        canceled: impl Fn() -> bool,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Option<CacheMount>, E> {
+        let home = self.dir.join(key.hex());
+        crate::rootfs::scratch::private_dir(&home)?;
+        let Some((name, lock)) = locked(&home, sharing, &canceled)? else {
+            return Ok(None);
+        };
+        let path = home.join(&name);
+        if !path.is_dir() && !make(&home, &name, &canceled, fill)? {
+            return Ok(None);
+        }
+        Ok(Some(CacheMount { path, _lock: lock }))
+    }
+}
+
+impl CacheMount {
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Locks a directory's file; gives the directory's name.
+fn locked(home: &Path, sharing: Sharing, canceled: &impl Fn() -> bool) -> Result<Option<(String, File)>, FileError> {
+    if sharing != Sharing::Private {
+        return Ok(
+            wait_for(&home.join("0.lock"), sharing == Sharing::Shared, canceled)?.map(|lock| ("0".to_owned(), lock))
+        );
+    }
+    for number in 0..MOST {
+        let path = home.join(format!("{number}.lock"));
+        let file = open(&path)?;
+        match file.try_lock() {
+            Ok(()) => return Ok(Some((number.to_string(), file))),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => return Err(FileError::new("lock", path, e)),
+        }
+    }
+    Err(FileError::new(
+        "find a free cache mount in",
+        home,
+        std::io::Error::from(std::io::ErrorKind::ResourceBusy),
+    ))
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    file.map_err(|e| FileError::new("open", path, e))
+}
+
+fn wait_for(path: &Path, shared: bool, canceled: &impl Fn() -> bool) -> Result<Option<File>, FileError> {
+    let file = open(path)?;
+    loop {
+        match if shared {
+            file.try_lock_shared()
+        } else {
+            file.try_lock()
+        } {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if canceled() => return Ok(None),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PATIENCE),
+            Err(TryLockError::Error(e)) => return Err(FileError::new("lock", path, e)),
+        }
+    }
+}
+
+/// Makes a directory that is complete when it appears. Tells whether it is there.
+fn make<E: From<FileError>>(
+    home: &Path,
+    name: &str,
+    canceled: &impl Fn() -> bool,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<bool, E> {
+    // Those who share a directory may all find it missing.
+    let Some(_making) = wait_for(&home.join(format!("{name}.making")), false, canceled)? else {
+        return Ok(false);
+    };
+    let path = home.join(name);
+    if path.is_dir() {
+        return Ok(true);
+    }
+    let part = format!("{name}.part");
+    let remove = || -> Result<(), FileError> {
+        let dir = crate::beneath::Dir::open(home)?;
+        match dir.metadata(part.as_ref())? {
+            Some(_) => dir.remove_all(part.as_ref()),
+            None => Ok(()),
+        }
+    };
+    // What a killed build left.
+    remove()?;
+    let part_path = home.join(&part);
+    std::fs::create_dir(&part_path).map_err(|e| FileError::new("create directory", &part_path, e))?;
+    if let Err(error) = fill(&part_path) {
+        remove()?;
+        return Err(error);
+    }
+    std::fs::rename(&part_path, &path).map_err(|e| FileError::new("rename", &part_path, e))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(mounts: &CacheMounts, id: &str, sharing: Sharing) -> Option<CacheMount> {
+        let fill = |path: &Path| std::fs::write(path.join("new"), id).map_err(|e| FileError::new("write", path, e));
+        mounts.take(&Digest::of(id.as_bytes()), sharing, || true, fill).unwrap()
+    }
+
+    #[test]
+    fn sharing_is_what_it_says() {
+        let dir = std::env::temp_dir().join(format!("roadstead-cache-mounts-{}", std::process::id()));
+        let mounts = CacheMounts::open(&dir).unwrap();
+        let one = take(&mounts, "a", Sharing::Shared).unwrap();
+        std::fs::write(one.path().join("kept"), "x").unwrap();
+        let two = take(&mounts, "a", Sharing::Shared).unwrap();
+        assert_eq!(one.path(), two.path());
+        assert!(take(&mounts, "a", Sharing::Locked).is_none(), "others use it");
+        let other = take(&mounts, "a", Sharing::Private).unwrap();
+        assert_ne!(other.path(), one.path());
+        assert!(other.path().join("new").exists() && !other.path().join("kept").exists());
+        assert_ne!(take(&mounts, "b", Sharing::Locked).unwrap().path(), one.path());
+        drop((one, two));
+        let alone = take(&mounts, "a", Sharing::Locked).unwrap();
+        assert!(alone.path().join("kept").exists());
+        assert!(take(&mounts, "a", Sharing::Shared).is_none());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn one_that_cannot_be_filled_is_not_there() {
+        let dir = std::env::temp_dir().join(format!("roadstead-cache-mounts-bad-{}", std::process::id()));
+        let mounts = CacheMounts::open(&dir).unwrap();
+        let key = Digest::of(b"x");
+        let fail = |path: &Path| {
+            std::fs::write(path.join("half"), "x").unwrap();
+            Err(FileError::new("fill", path, std::io::Error::other("no")))
+        };
+        mounts.take(&key, Sharing::Shared, || true, fail).unwrap_err();
+        let good = mounts
+            .take(&key, Sharing::Shared, || true, |_: &Path| Ok::<_, FileError>(()))
+            .unwrap();
+        assert_eq!(std::fs::read_dir(good.unwrap().path()).unwrap().count(), 0);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

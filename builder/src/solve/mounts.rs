@@ -1,0 +1,343 @@
+//! The mounts of a RUN: what they depend on, and their files made ready for the sandbox.
+
+use super::bases::Base;
+use super::error::{BuildError, Result};
+use super::graph::{Origin, copy_origin};
+use super::shared::{Shared, wait};
+use super::step::StageRun;
+use crate::beneath::{Dir, FileError, Owner, clean};
+use crate::cache::key::KeyBuilder;
+use crate::cache::mounts::CacheMount;
+use crate::context::files::{Selected, Tree};
+use crate::dockerfile::mount::{Access, Mount, MountFlag};
+use crate::layer::write::StepLayer;
+use crate::rootfs::copy::{self, Target};
+use crate::rootfs::overlay::{ChainId, Rootfs};
+use crate::sandbox;
+use crate::sandbox::plan;
+use roadstead_registry_client::Digest;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Mode of a new tmpfs, unless it hides a directory of the image, whose mode it then has.
+const TMPFS_MODE: u32 = 0o1777;
+
+/// One mount with what its files come from.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    mount: Mount,
+    /// Absolute path inside; empty when nothing is mounted.
+    target: PathBuf,
+    origin: Files,
+}
+
+/// Where a mount's files come from.
+#[derive(Debug, Clone)]
+enum Files {
+    /// From nowhere: it begins empty, or is a secret.
+    Nothing,
+    /// From the context. The digest is that of what is shown.
+    Context(Digest),
+    /// From a stage or an image.
+    Layers(Vec<StepLayer>),
+}
+
+/// What the sandbox is given.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    pub(super) mounts: Vec<plan::Mount>,
+    /// Secrets that are variables.
+    pub(super) env: Vec<(String, String)>,
+    _held: Vec<Held>,
+}
+
+/// What must stay while the command runs.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what their drop does")]
+enum Held {
+    Rootfs(Rootfs),
+    Cache(CacheMount),
+    Memory(Memory),
+}
+
+impl StageRun<'_> {
+    /// Finds out what the mounts of a RUN show.
+    pub(super) async fn wanted_mounts(&self, flags: &[MountFlag]) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::with_capacity(flags.len());
+        for flag in flags {
+            let one = Box::pin(self.wanted_mount(flag)).await;
+            wanted.push(one.map_err(|error| super::shared::placed(self.shared, flag.span, None, error))?);
+        }
+        Ok(wanted)
+    }
+
+    async fn wanted_mount(&self, flag: &MountFlag) -> Result<Wanted> {
+        let mount = flag.resolve(|text| self.expand(text)).map_err(BuildError::Other)?;
+        let target = match &mount {
+            Mount::Bind { target, .. } | Mount::Cache { target, .. } | Mount::Tmpfs { target, .. } => {
+                self.inside(target)?
+            }
+            Mount::Secret {
+                target: Some(target), ..
+            } => self.inside(target)?,
+            Mount::Secret { target: None, .. } => PathBuf::new(),
+        };
+        let origin = match (&flag.from, &mount) {
+            (Some(from), _) => self.layers_of(from).await?,
+            (None, Mount::Bind { source, .. }) => {
+                let source = source.clone();
+                let digest = self.blocking(move |shared| {
+                    let (tree, selected) = context(&shared, &source)?;
+                    Ok(tree.digest(&selected)?)
+                });
+                Files::Context(digest.await?)
+            }
+            (None, _) => Files::Nothing,
+        };
+        Ok(Wanted { mount, target, origin })
+    }
+
+    fn inside(&self, target: &Path) -> Result<PathBuf> {
+        let target = clean(&Path::new("/").join(&self.state.working_dir).join(target));
+        if target.as_os_str().is_empty() {
+            return Err(BuildError::Other("cannot mount on `/`".to_owned()));
+        }
+        Ok(Path::new("/").join(target))
+    }
+
+    async fn layers_of(&self, from: &str) -> Result<Files> {
+        Ok(match copy_origin(&self.shared.request.dockerfile, self.index, from)? {
+            Origin::Scratch => Files::Layers(Vec::new()),
+            Origin::Stage(index) => Files::Layers(wait(self.shared, self.results, index).await?.base.layers),
+            Origin::Image { reference, .. } => {
+                let (tools, pull) = (&self.shared.tools, self.shared.request.pull);
+                let resolving = self
+                    .shared
+                    .bases
+                    .resolve(tools, &reference, &self.shared.platform, pull);
+                let Base { layers, .. } = resolving.await?;
+                Files::Layers(layers)
+            }
+        })
+    }
+
+    /// Brings the layers here that mounts show.
+    pub(super) async fn unpack_mounts(&self, wanted: &[Wanted]) -> Result<()> {
+        for one in wanted {
+            if let Files::Layers(layers) = &one.origin {
+                self.shared.bases.unpack(&self.shared.tools, layers).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Wanted {
+    /// Adds what the result of the command depends on: what is shown, never what a cache or a secret holds.
+    pub(super) fn add_to(&self, key: &mut KeyBuilder) {
+        key.add("mount", format!("{:?}", self.mount));
+        key.add("target", self.target.as_os_str().as_encoded_bytes());
+        key.add("files", self.origin.name());
+    }
+
+    /// Makes the files ready, and says how they are mounted.
+    pub(super) fn prepare(&self, shared: &Shared, scratch: &Path, number: usize, ready: &mut Ready) -> Result<()> {
+        match &self.mount {
+            Mount::Tmpfs { size, .. } => ready.mounts.push(plan::Mount::Tmpfs {
+                target: self.target.clone(),
+                size: *size,
+                mode: TMPFS_MODE,
+            }),
+            Mount::Bind { source, writable, .. } => {
+                let (rootfs, source) = self.files(shared, source)?;
+                let stat = Dir::open(rootfs.path())?.follow(&source)?;
+                let Some(stat) = stat else {
+                    return Err(BuildError::Other(format!(
+                        "`{}` is not there to be mounted",
+                        source.display()
+                    )));
+                };
+                ready.mounts.push(plan::Mount::Bind {
+                    root: rootfs.path().to_owned(),
+                    source,
+                    target: self.target.clone(),
+                    directory: crate::beneath::kind(&stat).is_dir(),
+                    writable: *writable,
+                });
+                ready._held.push(Held::Rootfs(rootfs));
+            }
+            Mount::Cache { writable, .. } => {
+                let cache = self.cache(shared)?;
+                ready.mounts.push(plan::Mount::Bind {
+                    root: cache.path().to_owned(),
+                    source: PathBuf::from("."),
+                    target: self.target.clone(),
+                    directory: true,
+                    writable: *writable,
+                });
+                ready._held.push(Held::Cache(cache));
+            }
+            Mount::Secret { .. } => self.secret(shared, scratch, number, ready)?,
+        }
+        Ok(())
+    }
+
+    /// Mounts the files that are shown somewhere outside; gives also the path below.
+    fn files(&self, shared: &Shared, source: &str) -> Result<(Rootfs, PathBuf)> {
+        let layers = &shared.tools.layers;
+        let Files::Layers(from) = &self.origin else {
+            let (tree, selected) = context(shared, source)?;
+            let rootfs = layers.mount(&[], None)?;
+            let target = Target {
+                root: &Dir::open(rootfs.path())?,
+                destination: "/",
+                owner: None,
+                mode: None,
+                unpack: false,
+            };
+            copy::copy(&tree, &selected, &target)?;
+            return Ok((rootfs, single_file(&selected).unwrap_or_else(|| PathBuf::from("."))));
+        };
+        let chain = ChainId::stack(from.iter().map(|layer| &layer.diff_id));
+        let rootfs = match &self.mount {
+            // What the command writes is seen by nobody else, and goes with the mount.
+            Mount::Bind { writable: true, .. } => layers.mount(&chain, None)?,
+            _ => layers.mount_readonly(&chain)?,
+        };
+        Ok((rootfs, Path::new(".").join(clean(Path::new(source)))))
+    }
+
+    fn cache(&self, shared: &Shared) -> Result<CacheMount> {
+        let Mount::Cache {
+            id,
+            source,
+            sharing,
+            access,
+            ..
+        } = &self.mount
+        else {
+            return Err(BuildError::Other("no cache mount".to_owned()));
+        };
+        // Another beginning is another cache, as with BuildKit.
+        let mut key = KeyBuilder::new("cache mount");
+        let space = shared.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
+        key.add("space", space.map_or("", String::as_str)).add("id", id);
+        key.add("access", format!("{access:?}"));
+        key.add("files", self.origin.name()).add("source", source);
+        let fill = |path: &Path| -> Result<()> {
+            if matches!(self.origin, Files::Layers(_)) {
+                let (rootfs, _) = self.files(shared, source)?;
+                let tree = Tree::rootfs(rootfs.path())?;
+                let target = Target {
+                    root: &Dir::open(path)?,
+                    destination: "/",
+                    owner: None,
+                    mode: None,
+                    unpack: false,
+                };
+                copy::copy(&tree, &tree.select(source)?, &target)?;
+            }
+            give(path, *access)
+        };
+        let mounts = &shared.tools.mounts;
+        let taken = mounts.take(&key.finish(), *sharing, || shared.cancel.is_canceled(), fill)?;
+        taken.ok_or(BuildError::Canceled)
+    }
+
+    fn secret(&self, shared: &Shared, scratch: &Path, number: usize, ready: &mut Ready) -> Result<()> {
+        let Mount::Secret {
+            id,
+            target,
+            variable,
+            required,
+            access,
+        } = &self.mount
+        else {
+            return Ok(());
+        };
+        let Some(secret) = shared.request.secrets.get(id) else {
+            return match required {
+                true => Err(BuildError::Other(format!(
+                    "secret `{id}` is required and was not given: give it with `--secret id={id},src=FILE` or `env=NAME`"
+                ))),
+                false => Ok(()),
+            };
+        };
+        if let Some(name) = variable {
+            let text = std::str::from_utf8(secret.bytes())
+                .ok()
+                .filter(|text| !text.contains('\0'));
+            let text =
+                text.ok_or_else(|| BuildError::Other(format!("secret `{id}` is no text: it cannot be a variable")))?;
+            ready.env.push((name.clone(), text.to_owned()));
+        }
+        if target.is_some() {
+            let memory = Memory::mount(&scratch.join(format!("secret-{number}")))?;
+            let file = memory.path.join("secret");
+            let mut open = Dir::open(&memory.path)?.create_file("secret".as_ref())?;
+            open.write_all(secret.bytes())
+                .map_err(|e| FileError::new("write", &file, e))?;
+            give(&file, *access)?;
+            ready.mounts.push(plan::Mount::file(&file, self.target.clone()));
+            ready._held.push(Held::Memory(memory));
+        }
+        Ok(())
+    }
+}
+
+impl Files {
+    fn name(&self) -> String {
+        match self {
+            Self::Nothing => "nothing".to_owned(),
+            Self::Context(digest) => format!("context {digest}"),
+            Self::Layers(layers) => format!("layers {:?}", ChainId::stack(layers.iter().map(|l| &l.diff_id)).last()),
+        }
+    }
+}
+
+/// Opens the context, and selects what a mount shows of it: an ignored file is not shown.
+fn context(shared: &Shared, source: &str) -> Result<(Tree, Vec<Selected>)> {
+    let tree = Tree::context(&shared.request.context, shared.request.ignore.clone())?;
+    let selected = tree.select(source)?;
+    Ok((tree, selected))
+}
+
+/// Names what was copied when it is no directory: a directory's content was.
+fn single_file(selected: &[Selected]) -> Option<PathBuf> {
+    let [only] = selected else { return None };
+    let itself = only.entries.first()?;
+    (!itself.file_type.is_dir()).then(|| PathBuf::from(&only.name))
+}
+
+/// Sets owner and mode of what a mount makes.
+fn give(path: &Path, access: Access) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let parent = Dir::open(parent)?;
+    let Access { uid, gid, mode } = access;
+    if (uid, gid) != (0, 0) {
+        parent.set_owner(name, Owner { uid, gid })?;
+    }
+    Ok(parent.set_mode(name, mode)?)
+}
+
+/// A file system in memory, for secrets: nothing of them comes onto a disk, and it is gone with the builder, however that ends.
+#[derive(Debug)]
+struct Memory {
+    path: PathBuf,
+}
+
+impl Memory {
+    fn mount(path: &Path) -> Result<Self> {
+        std::fs::create_dir(path).map_err(|e| FileError::new("create directory", path, e))?;
+        sandbox::mount_private_tmpfs(path)?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        sandbox::unmount(&self.path);
+    }
+}
