@@ -118,6 +118,30 @@ pub enum Kind {
     Stopsignal(String),
     Shell(Vec<String>),
     Maintainer(String),
+    Onbuild(String),
+}
+
+impl Instruction {
+    /// Moves it to another place: a trigger stands where its image is named.
+    pub(super) fn moved_to(mut self, span: Span) -> Self {
+        self.span = span;
+        if let Kind::Run { mounts, .. } = &mut self.kind {
+            mounts.iter_mut().for_each(|mount| mount.span = span);
+        }
+        self
+    }
+}
+
+impl Kind {
+    /// Lists the stages and images that the instruction takes files from.
+    #[must_use]
+    pub fn sources(&self) -> Vec<&str> {
+        match self {
+            Self::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+            Self::Run { mounts, .. } => mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Gives `line` its type.
@@ -145,7 +169,7 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         "STOPSIGNAL" => Kind::Stopsignal(text(&cursor, "STOPSIGNAL")?),
         "SHELL" => Kind::Shell(shell(&cursor)?),
         "MAINTAINER" => Kind::Maintainer(text(&cursor, "MAINTAINER")?),
-        "ONBUILD" => return Err(cursor.error(span, "cannot honour `ONBUILD` yet")),
+        "ONBUILD" => Kind::Onbuild(onbuild(&mut cursor, span)?),
         _ => return Err(unknown(&cursor, &keyword, span)),
     };
     Ok(Instruction {
@@ -207,6 +231,24 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Reads the instruction that ONBUILD keeps for the stages that will stand on this one.
+fn onbuild(cursor: &mut Cursor<'_>, span: Span) -> Result<String> {
+    let trigger = text(cursor, "ONBUILD")?;
+    let Some((keyword, place)) = cursor.word() else {
+        return Err(needs_argument(cursor, "ONBUILD"));
+    };
+    let keyword = keyword.to_ascii_uppercase();
+    match keyword.as_str() {
+        "ONBUILD" | "FROM" | "MAINTAINER" => {
+            Err(cursor.error(place, format!("{keyword} isn't allowed as an ONBUILD trigger")))
+        }
+        known if !KEYWORDS.contains(&known) => Err(unknown(cursor, known, place)),
+        // The config of an image has a line for it, and none for what follows.
+        _ if !cursor.line.heredocs.is_empty() => Err(cursor.error(span, "cannot honour a heredoc below ONBUILD yet")),
+        _ => Ok(trigger),
+    }
 }
 
 fn needs_argument(cursor: &Cursor<'_>, keyword: &str) -> Box<DockerfileError> {
@@ -599,7 +641,10 @@ mod tests {
             ("COPY --from=$x a b", "not expanded in `--from`"),
             ("COPY --nope a b", "unknown flag"),
             ("ADD https://x/y /", "cannot honour ADD of a URL"),
-            ("ONBUILD RUN x", "cannot honour `ONBUILD`"),
+            ("ONBUILD", "at least one argument"),
+            ("ONBUILD ONBUILD RUN x", "isn't allowed as an ONBUILD trigger"),
+            ("ONBUILD from x", "isn't allowed as an ONBUILD trigger"),
+            ("ONBUILD RUNN x", "unknown instruction `RUNN`"),
             ("FROMM x", "unknown instruction"),
             ("SHELL bash", "JSON form"),
             ("ENV a=1 b", "can't find `=`"),

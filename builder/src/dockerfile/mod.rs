@@ -109,3 +109,24 @@ pub fn parse(name: &str, text: &str) -> Result<Dockerfile, Box<DockerfileError>>
     }
     stages::group(&source, instructions, lexed.escape)
 }
+
+/// Parses a trigger that a base image keeps (ONBUILD); it stands at `span`, where the image is named.
+///
+/// # Errors
+/// What is wrong with it, as a message without a place: the image's text is not the user's.
+pub fn parse_trigger(text: &str, span: Span) -> Result<Instruction, String> {
+    let source = Arc::new(SourceText {
+        name: "ONBUILD".to_owned(),
+        text: text.to_owned(),
+    });
+    let wrong = |message: &str| format!("the base image's trigger `ONBUILD {}`: {message}", text.escape_debug());
+    let lexed = lexer::lex(&source).map_err(|error| wrong(&error.message))?;
+    let [line] = lexed.lines.as_slice() else {
+        return Err(wrong("it is not one instruction"));
+    };
+    let instruction = instruction::parse(&source, line, lexed.escape).map_err(|error| wrong(&error.message))?;
+    match instruction.kind {
+        Kind::From { .. } | Kind::Onbuild(_) | Kind::Maintainer(_) => Err(wrong("it isn't allowed as a trigger")),
+        _ => Ok(instruction.moved_to(span)),
+    }
+}

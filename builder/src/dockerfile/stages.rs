@@ -1,6 +1,6 @@
 //! Instructions grouped into stages, with the ARGs before the first FROM kept apart.
 
-use super::instruction::{CopySource, Instruction, Kind};
+use super::instruction::{Instruction, Kind};
 use super::{DockerfileError, SourceText, Span};
 use std::sync::Arc;
 
@@ -106,41 +106,34 @@ pub(super) fn group(
             "no FROM instruction found",
         )));
     }
-    check_copies(&file)?;
+    check_sources(&file)?;
     Ok(file)
 }
 
-/// Refuses a COPY whose number names no earlier stage; a name may still be an image.
-fn check_copies(file: &Dockerfile) -> Result<(), Box<DockerfileError>> {
+/// Refuses a source whose number names no earlier stage; a name may still be an image.
+fn check_sources(file: &Dockerfile) -> Result<(), Box<DockerfileError>> {
     for (index, stage) in file.stages.iter().enumerate() {
         for instruction in &stage.instructions {
-            let Kind::Copy(copy) = &instruction.kind else { continue };
-            let Some(from) = &copy.from else { continue };
-            if from.parse::<usize>().is_ok() && file.stage_index(from, index).is_none() {
-                let message = format!("`--from={from}` names no earlier stage: there are {index} before this one");
-                return Err(Box::new(file.error(instruction.span, message)));
-            }
-            if stage.name.is_some()
-                && Some(from.to_ascii_lowercase()) == stage.name
-                && file.stage_index(from, index).is_none()
-            {
-                return Err(Box::new(file.error(
-                    instruction.span,
-                    format!("`--from={from}` names the stage it stands in"),
-                )));
+            for from in instruction.kind.sources() {
+                check_source(file, index, stage, from)
+                    .map_err(|message| Box::new(file.error(instruction.span, message)))?;
             }
         }
     }
     Ok(())
 }
 
-/// Tells whether COPY or ADD takes anything from the build context.
-#[must_use]
-pub fn uses_context(instruction: &Instruction) -> bool {
-    let transfer = match &instruction.kind {
-        Kind::Copy(copy) if copy.from.is_none() => copy,
-        Kind::Add(add) => add,
-        _ => return false,
-    };
-    transfer.sources.iter().any(|s| matches!(s, CopySource::Path(_)))
+fn check_source(file: &Dockerfile, index: usize, stage: &Stage, from: &str) -> Result<(), String> {
+    if file.stage_index(from, index).is_some() {
+        return Ok(());
+    }
+    if from.parse::<usize>().is_ok() {
+        return Err(format!(
+            "`from={from}` names no earlier stage: there are {index} before this one"
+        ));
+    }
+    if stage.name.as_deref() == Some(from.to_ascii_lowercase().as_str()) {
+        return Err(format!("`from={from}` names the stage it stands in"));
+    }
+    Ok(())
 }

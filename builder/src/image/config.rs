@@ -41,7 +41,7 @@ pub struct ImageState {
     pub history: Vec<Value>,
     /// Platform.
     pub platform: Platform,
-    /// ONBUILD triggers of the base.
+    /// ONBUILD triggers for the stages that stand on this one.
     pub on_build: Vec<String>,
     /// Fields of `config` that no instruction knows.
     rest: Map<String, Value>,
@@ -257,6 +257,7 @@ impl ImageState {
         put("User", json!(self.user), !self.user.is_empty());
         put("ExposedPorts", set(&self.exposed), !self.exposed.is_empty());
         put("Volumes", set(&self.volumes), !self.volumes.is_empty());
+        put("OnBuild", json!(self.on_build), !self.on_build.is_empty());
         put("Labels", json!(self.labels), !self.labels.is_empty());
         put("StopSignal", json!(self.stop_signal), self.stop_signal.is_some());
         put("Healthcheck", json!(self.healthcheck), self.healthcheck.is_some());

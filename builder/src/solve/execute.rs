@@ -8,6 +8,7 @@ use super::shared::{Built, Request, Results, Shared, StageResult, placed, wait};
 use super::step::StageRun;
 use super::tools::Tools;
 use super::variables::{Globals, Scope, unused_args};
+use crate::dockerfile::{Instruction, parse_trigger};
 use crate::image::assemble::assemble;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
@@ -131,18 +132,42 @@ async fn stage(
             })?
         }
     };
-    if let Some(trigger) = base.state.on_build.first() {
-        let message = format!("cannot honour the base image's `ONBUILD {trigger}` yet");
-        return Err(BuildError::At {
-            place: Box::new(file.error(file.stages[index].image_span, message)),
-        });
-    }
     if in_image && matches!(origin, Origin::Image { .. }) {
         base.layers.iter().for_each(|layer| shared.announce(layer));
     }
     let mut base = base;
     base.state.cmd_is_own = false;
-    StageRun::new(shared, results, index, in_image, base, scope).run().await
+    let triggers = triggers(shared, index, results, std::mem::take(&mut base.state.on_build))?;
+    StageRun::new(shared, results, index, in_image, base, triggers, scope)
+        .run()
+        .await
+}
+
+/// Reads what the base has for the stages that stand on it. Stages that it names are those of this file.
+fn triggers(shared: &Shared, index: usize, results: &Results, texts: Vec<String>) -> Result<Vec<Instruction>> {
+    let file = &shared.request.dockerfile;
+    let span = file.stages[index].image_span;
+    let at = |message| BuildError::At {
+        place: Box::new(file.error(span, message)),
+    };
+    let mut triggers = Vec::with_capacity(texts.len());
+    for text in texts {
+        let trigger = parse_trigger(&text, span).map_err(at)?;
+        for from in trigger.kind.sources() {
+            // Which stages are needed was found out before the base was known.
+            if file
+                .stage_index(from, index)
+                .is_some_and(|stage| !results.contains_key(&stage))
+            {
+                let message = format!(
+                    "cannot honour the base image's `ONBUILD {text}` yet: nothing else here needs stage `{from}`"
+                );
+                return Err(at(message));
+            }
+        }
+        triggers.push(trigger);
+    }
+    Ok(triggers)
 }
 
 async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {

@@ -2,7 +2,7 @@
 
 use super::error::{BuildError, Result};
 use super::variables::Globals;
-use crate::dockerfile::{Dockerfile, Kind};
+use crate::dockerfile::Dockerfile;
 use roadstead_registry_client::{Platform, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,7 @@ impl Graph {
             }
             graph.stages.insert(index, origin);
             for instruction in &file.stages[index].instructions {
-                for from in sources(&instruction.kind) {
+                for from in instruction.kind.sources() {
                     open.extend(file.stage_index(from, index));
                 }
             }
@@ -66,15 +66,6 @@ impl Graph {
             };
         }
         Ok(graph)
-    }
-}
-
-/// Lists the stages and images that an instruction takes files from.
-pub(super) fn sources(kind: &Kind) -> Vec<&str> {
-    match kind {
-        Kind::Copy(copy) => copy.from.as_deref().into_iter().collect(),
-        Kind::Run { mounts, .. } => mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
-        _ => Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which images of registries a Dockerfile needs, for taking them along to a site without a network.
 
 use super::error::Result;
-use super::graph::{Graph, Origin, copy_origin, sources};
+use super::graph::{Graph, Origin, copy_origin};
 use super::variables::Globals;
 use crate::dockerfile::Dockerfile;
 use roadstead_registry_client::{Platform, Reference};
@@ -43,7 +43,7 @@ pub fn needed_images(
     for (index, origin) in &graph.stages {
         add(origin);
         for instruction in &file.stages[*index].instructions {
-            for from in sources(&instruction.kind) {
+            for from in instruction.kind.sources() {
                 add(&copy_origin(file, *index, from)?);
             }
         }

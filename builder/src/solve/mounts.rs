@@ -48,6 +48,8 @@ pub(super) struct Ready {
     pub(super) mounts: Vec<plan::Mount>,
     /// Secrets that are variables.
     pub(super) env: Vec<(String, String)>,
+    /// By their keys: a command that mounts one cache twice has one directory.
+    caches: Vec<(Digest, CacheMount)>,
     _held: Vec<Held>,
 }
 
@@ -56,7 +58,6 @@ pub(super) struct Ready {
 #[expect(dead_code, reason = "held for what their drop does")]
 enum Held {
     Rootfs(Rootfs),
-    Cache(CacheMount),
     Memory(Memory),
 }
 
@@ -167,15 +168,18 @@ impl Wanted {
                 ready._held.push(Held::Rootfs(rootfs));
             }
             Mount::Cache { writable, .. } => {
-                let cache = self.cache(shared)?;
-                ready.mounts.push(plan::Mount::Bind {
+                let key = self.cache_key(shared);
+                if !ready.caches.iter().any(|(taken, _)| *taken == key) {
+                    ready.caches.push((key.clone(), self.cache(shared, &key)?));
+                }
+                let taken = ready.caches.iter().find(|(taken, _)| *taken == key);
+                ready.mounts.extend(taken.map(|(_, cache)| plan::Mount::Bind {
                     root: cache.path().to_owned(),
                     source: PathBuf::from("."),
                     target: self.target.clone(),
                     directory: true,
                     writable: *writable,
-                });
-                ready._held.push(Held::Cache(cache));
+                }));
             }
             Mount::Secret { .. } => self.secret(shared, scratch, number, ready)?,
         }
@@ -207,9 +211,28 @@ impl Wanted {
         Ok((rootfs, Path::new(".").join(clean(Path::new(source)))))
     }
 
-    fn cache(&self, shared: &Shared) -> Result<CacheMount> {
+    /// Orders the mounts in which they are made ready. All commands take caches in one order, so that no two wait for each other.
+    pub(super) fn turn(&self) -> Option<&str> {
+        match &self.mount {
+            Mount::Cache { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Tells caches apart. Another beginning is another cache, as with BuildKit.
+    fn cache_key(&self, shared: &Shared) -> Digest {
+        let mut key = KeyBuilder::new("cache mount");
+        let space = shared.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
+        key.add("space", space.map_or("", String::as_str));
+        if let Mount::Cache { id, source, access, .. } = &self.mount {
+            key.add("id", id).add("access", format!("{access:?}"));
+            key.add("files", self.origin.name()).add("source", source);
+        }
+        key.finish()
+    }
+
+    fn cache(&self, shared: &Shared, key: &Digest) -> Result<CacheMount> {
         let Mount::Cache {
-            id,
             source,
             sharing,
             access,
@@ -218,12 +241,6 @@ impl Wanted {
         else {
             return Err(BuildError::Other("no cache mount".to_owned()));
         };
-        // Another beginning is another cache, as with BuildKit.
-        let mut key = KeyBuilder::new("cache mount");
-        let space = shared.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
-        key.add("space", space.map_or("", String::as_str)).add("id", id);
-        key.add("access", format!("{access:?}"));
-        key.add("files", self.origin.name()).add("source", source);
         let fill = |path: &Path| -> Result<()> {
             if matches!(self.origin, Files::Layers(_)) {
                 let (rootfs, _) = self.files(shared, source)?;
@@ -240,7 +257,7 @@ impl Wanted {
             give(path, *access)
         };
         let mounts = &shared.tools.mounts;
-        let taken = mounts.take(&key.finish(), *sharing, || shared.cancel.is_canceled(), fill)?;
+        let taken = mounts.take(key, *sharing, || shared.cancel.is_canceled(), fill)?;
         taken.ok_or(BuildError::Canceled)
     }
 

@@ -190,7 +190,9 @@ fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Resu
 fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<Record> {
     let shown = shown_files(shared, task, scratch)?;
     let mut ready = Ready::default();
-    for (number, mount) in task.mounts.iter().enumerate() {
+    let mut wanted: Vec<&Wanted> = task.mounts.iter().collect();
+    wanted.sort_by_key(|mount| mount.turn());
+    for (number, mount) in wanted.into_iter().enumerate() {
         mount.prepare(shared, scratch, number, &mut ready)?;
     }
     let mut mounts = all_mounts(&mut ready, shown.mounts);

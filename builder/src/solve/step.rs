@@ -27,6 +27,8 @@ pub(super) struct StageRun<'a> {
     pub(super) layers: Vec<StepLayer>,
     pub(super) state: crate::image::config::ImageState,
     pub(super) scope: Scope,
+    /// What the base has for the stages that stand on it.
+    triggers: Vec<Instruction>,
     /// Steps shown so far and in all.
     shown: usize,
     total: usize,
@@ -39,10 +41,12 @@ impl<'a> StageRun<'a> {
         index: usize,
         in_image: bool,
         base: Base,
+        triggers: Vec<Instruction>,
         scope: Scope,
     ) -> Self {
         let instructions = &shared.request.dockerfile.stages[index].instructions;
-        let total = 1 + instructions.iter().filter(|i| makes_files(&i.kind)).count();
+        let all = triggers.iter().chain(instructions);
+        let total = 1 + all.filter(|i| makes_files(&i.kind)).count();
         Self {
             shared,
             results,
@@ -51,6 +55,7 @@ impl<'a> StageRun<'a> {
             layers: base.layers,
             state: base.state,
             scope,
+            triggers,
             shown: 1,
             total,
         }
@@ -59,7 +64,8 @@ impl<'a> StageRun<'a> {
     /// Runs every instruction.
     pub(super) async fn run(mut self) -> Result<StageResult> {
         let instructions = &self.shared.request.dockerfile.stages[self.index].instructions;
-        for instruction in instructions {
+        let triggers = std::mem::take(&mut self.triggers);
+        for instruction in triggers.iter().chain(instructions) {
             if self.shared.cancel.is_canceled() {
                 return Err(BuildError::Canceled);
             }
@@ -303,6 +309,7 @@ impl<'a> StageRun<'a> {
             Kind::Stopsignal(signal) => self.state.stop_signal = Some(stop_signal(&self.expand(signal)?)?),
             Kind::Shell(words) => self.state.shell = Some(words.clone()),
             Kind::Maintainer(author) => self.state.author = Some(author.clone()),
+            Kind::Onbuild(trigger) => self.state.on_build.push(trigger.clone()),
             Kind::From { .. } | Kind::Run { .. } | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => {}
         }
         Ok(None)

@@ -148,9 +148,26 @@ fn documents_that_disagree_are_refused() {
         let log = build_on(&site, std::slice::from_ref(&good), change).bad(1);
         assert!(log.contains(want) && log.contains("Dockerfile:"), "{case}: {log}");
     }
-    let site = Site::new();
-    let log = build_on(&site, &[good], |c| c["config"] = json!({"OnBuild": ["RUN x"]})).bad(1);
-    assert!(log.contains("ONBUILD RUN x") && log.contains("Dockerfile:1:6"), "{log}");
+    for trigger in [
+        "FROM other",
+        "ONBUILD RUN x",
+        "RUN x\nRUN y",
+        "# only a comment",
+        "",
+        "NOPE",
+        "COPY <<EOF /x",
+        "RUN --mount=nope x",
+    ] {
+        let site = Site::new();
+        let log = build_on(&site, std::slice::from_ref(&good), |c| {
+            c["config"] = json!({"OnBuild": [trigger]});
+        })
+        .bad(1);
+        assert!(
+            log.contains("`ONBUILD ") && log.contains("Dockerfile:1:6"),
+            "{trigger}: {log}"
+        );
+    }
 }
 
 #[test]

@@ -104,6 +104,42 @@ fn run_in_all_forms() {
 }
 
 #[test]
+fn triggers_wait_for_the_stages_that_stand_on_theirs() {
+    let site = Site::new();
+    site.file("f", "of the child");
+    let parent = "FROM base AS p\nENV WHO=parent\nONBUILD ARG WHAT=unset\nONBUILD COPY f /\nONBUILD RUN echo $WHO $WHAT > /ran\n\
+        ONBUILD ENV WHO=trigger\nRUN test ! -e /f\n";
+    let image = site.image_of(parent);
+    let triggers = [
+        "ARG WHAT=unset",
+        "COPY f /",
+        "RUN echo $WHO $WHAT > /ran",
+        "ENV WHO=trigger",
+    ];
+    assert_eq!(image.config()["OnBuild"], json!(triggers));
+    assert!(!image.has("f") && !image.has("ran"));
+    assert!(
+        image.history().iter().any(|line| line == "ONBUILD COPY f /"),
+        "{:?}",
+        image.history()
+    );
+    // From the store, and from a stage of the same file; in both the triggers come first, and are spent.
+    for from in ["FROM result".to_owned(), format!("{parent}FROM p")] {
+        site.dockerfile(&format!("{from}\nRUN echo $WHO >> /ran\n"));
+        site.build(&["-t", "child", "--build-arg", "WHAT=given"]).good();
+        let child = site.image("child");
+        assert_eq!(child.text("ran"), "parent given\ntrigger\n");
+        assert_eq!(
+            (child.text("f").as_str(), &child.config()["OnBuild"]),
+            ("of the child", &json!(null))
+        );
+    }
+    // An error shows where the image is named.
+    let log = site.error_of("FROM base AS q\nONBUILD RUN exit 4\nFROM q\nRUN true\n");
+    assert!(log.contains("exit code: 4") && log.contains("Dockerfile:3:6"), "{log}");
+}
+
+#[test]
 fn users_groups_and_homes() {
     let site = Site::new();
     let log = |text: &str| {
@@ -269,7 +305,7 @@ fn what_is_not_taken_is_an_error_with_its_place() {
         ("COPY --exclude=b a /x", "--exclude"),
         ("ADD --checksum=sha256:00 a /x", "--checksum"),
         ("ADD git@github.com:a/b.git /x", "git"),
-        ("ONBUILD RUN true", "ONBUILD"),
+        ("ONBUILD FROM base", "isn't allowed as an ONBUILD trigger"),
         ("FRUM base", "unknown instruction"),
         ("EXPOSE 99999", "99999"),
         ("STOPSIGNAL SIGNOPE", "SIGNOPE"),

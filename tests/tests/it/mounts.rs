@@ -85,10 +85,19 @@ fn locked_caches_are_used_by_one_command_at_a_time() {
              mkdir /l/busy && sleep 0.3 && rmdir /l/busy && echo {name} > /{name}\n"
         )
     };
+    // One cache twice, and two caches the other way round.
+    let twice = "RUN --mount=type=cache,id=m,target=/m,sharing=locked --mount=type=cache,id=m,target=/n,sharing=locked \
+        touch /m/x && ls /n/x && sleep 0.2\n";
+    let crossed = |one: &str, other: &str| {
+        format!(
+            "RUN --mount=type=cache,id={one},target=/{one},sharing=locked --mount=type=cache,id={other},target=/{other},sharing=locked sleep 0.2\n"
+        )
+    };
+    let stage = |name: &str, one: &str, other: &str| format!("{}{twice}{}", stage(name), crossed(one, other));
     let text = format!(
         "{}{}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
-        stage("a"),
-        stage("b")
+        stage("a", "v", "w"),
+        stage("b", "w", "v")
     );
     site.dockerfile(&text);
     site.build(&[]).good();

@@ -110,6 +110,25 @@ fn privileged_with_ranges_the_image_is_the_same_as_roots() {
 }
 
 #[test]
+fn privileged_mounts_work_for_an_ordinary_user_too() {
+    if skip("privileged_mounts_work_for_an_ordinary_user_too") {
+        return;
+    }
+    let home = Home::new();
+    home.site.dockerfile(&format!(
+        "{BASE}FROM base\nRUN --network=none --mount=source=busybox,target=/tool --mount=type=cache,target=/c,uid=1000 --mount=type=tmpfs,target=/t \\\n\
+         --mount=type=secret,id=s,uid=1000 test -x /tool && touch /t/x && stat -c %u /c /run/secrets/s && id >> /c/log && wc -l < /c/log && wc -l < /proc/net/dev\n"
+    ));
+    let secret = home.site.dir().join("secret");
+    std::fs::write(&secret, "x").unwrap();
+    let secret = format!("id=s,src={}", secret.display());
+    for times in ["1", "2"] {
+        let outcome = home.build(&ranges(), &["--no-cache", "--secret", &secret]).good();
+        assert_eq!(outcome.said()[..4], ["1000", "1000", times, "3"], "{}", outcome.log);
+    }
+}
+
+#[test]
 fn privileged_the_sandbox_holds_for_an_ordinary_user_too() {
     if skip("privileged_the_sandbox_holds_for_an_ordinary_user_too") {
         return;
