@@ -153,8 +153,8 @@ impl StageRun<'_> {
         key
     }
 
-    /// Gives the layers of what `--from` names.
-    async fn origin(&self, from: &str) -> Result<Vec<StepLayer>> {
+    /// Gives the layers of what the `from` of a copy or of a mount names.
+    pub(super) async fn origin(&self, from: &str) -> Result<Vec<StepLayer>> {
         match copy_origin(&self.shared.request.dockerfile, self.index, from)? {
             Origin::Scratch => Ok(Vec::new()),
             Origin::Stage(index) => Ok(wait(self.shared, self.results, index).await?.base.layers),

@@ -1,9 +1,7 @@
 //! The mounts of a RUN: what they depend on, and their files made ready for the sandbox.
 
-use super::bases::Base;
 use super::error::{BuildError, Result};
-use super::graph::{Origin, copy_origin};
-use super::shared::{Shared, wait};
+use super::shared::Shared;
 use super::step::StageRun;
 use crate::beneath::{Dir, FileError, Owner, clean};
 use crate::cache::key::KeyBuilder;
@@ -84,7 +82,7 @@ impl StageRun<'_> {
             Mount::Secret { target: None, .. } => PathBuf::new(),
         };
         let origin = match (&flag.from, &mount) {
-            (Some(from), _) => self.layers_of(from).await?,
+            (Some(from), _) => Files::Layers(self.origin(from).await?),
             (None, Mount::Bind { source, .. }) => {
                 let source = source.clone();
                 let digest = self.blocking(move |shared| {
@@ -104,22 +102,6 @@ impl StageRun<'_> {
             return Err(BuildError::Other("cannot mount on `/`".to_owned()));
         }
         Ok(Path::new("/").join(target))
-    }
-
-    async fn layers_of(&self, from: &str) -> Result<Files> {
-        Ok(match copy_origin(&self.shared.request.dockerfile, self.index, from)? {
-            Origin::Scratch => Files::Layers(Vec::new()),
-            Origin::Stage(index) => Files::Layers(wait(self.shared, self.results, index).await?.base.layers),
-            Origin::Image { reference, .. } => {
-                let (tools, pull) = (&self.shared.tools, self.shared.request.pull);
-                let resolving = self
-                    .shared
-                    .bases
-                    .resolve(tools, &reference, &self.shared.platform, pull);
-                let Base { layers, .. } = resolving.await?;
-                Files::Layers(layers)
-            }
-        })
     }
 
     /// Brings the layers here that mounts show.
@@ -192,14 +174,7 @@ impl Wanted {
         let Files::Layers(from) = &self.origin else {
             let (tree, selected) = context(shared, source)?;
             let rootfs = layers.mount(&[], None)?;
-            let target = Target {
-                root: &Dir::open(rootfs.path())?,
-                destination: "/",
-                owner: None,
-                mode: None,
-                unpack: false,
-            };
-            copy::copy(&tree, &selected, &target)?;
+            copy_into(&tree, &selected, rootfs.path())?;
             return Ok((rootfs, single_file(&selected).unwrap_or_else(|| PathBuf::from("."))));
         };
         let chain = ChainId::stack(from.iter().map(|layer| &layer.diff_id));
@@ -245,14 +220,7 @@ impl Wanted {
             if matches!(self.origin, Files::Layers(_)) {
                 let (rootfs, _) = self.files(shared, source)?;
                 let tree = Tree::rootfs(rootfs.path())?;
-                let target = Target {
-                    root: &Dir::open(path)?,
-                    destination: "/",
-                    owner: None,
-                    mode: None,
-                    unpack: false,
-                };
-                copy::copy(&tree, &tree.select(source)?, &target)?;
+                copy_into(&tree, &tree.select(source)?, path)?;
             }
             give(path, *access)
         };
@@ -317,6 +285,18 @@ fn context(shared: &Shared, source: &str) -> Result<(Tree, Vec<Selected>)> {
     let tree = Tree::context(&shared.request.context, shared.request.ignore.clone())?;
     let selected = tree.select(source)?;
     Ok((tree, selected))
+}
+
+/// Copies what is selected into a directory, as it is.
+fn copy_into(tree: &Tree, selected: &[Selected], directory: &Path) -> Result<()> {
+    let target = Target {
+        root: &Dir::open(directory)?,
+        destination: "/",
+        owner: None,
+        mode: None,
+        unpack: false,
+    };
+    Ok(copy::copy(tree, selected, &target)?)
 }
 
 /// Names what was copied when it is no directory: a directory's content was.
