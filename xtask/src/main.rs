@@ -9,6 +9,7 @@
 
 mod bench;
 mod command;
+mod conformance;
 mod demo;
 mod error;
 mod http;
@@ -26,12 +27,16 @@ use error::{Result, TaskError};
 const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask test
        cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
+       cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests] [--binary FILE]
        cargo xtask soak [--seed N] [--rounds N] [--only PART,...]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
        with --binary, by a roadstead that was built before
 test   formatting, lints and all tests
 bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large, copy
+conformance
+       the cases of tests/conformance by roadstead and by Docker with BuildKit, images compared; with --random, random
+       Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill, docker";
 
 fn main() -> ExitCode {
@@ -51,6 +56,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["demo"] => demo::run(None),
         ["demo", "--binary", binary] => demo::run(Some(binary.into())),
         ["bench", options @ ..] => bench::run(options),
+        ["conformance", options @ ..] => conformance::run(options),
         ["soak", options @ ..] => soak::run(options),
         ["test"] => test::run_all(),
         ["help" | "--help" | "-h"] => {

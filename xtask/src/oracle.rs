@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::command::{capture, logged, program, succeeds};
 use crate::error::{Result, TaskError};
 use crate::server::Server;
-use crate::workspace::{make, write};
+use crate::workspace::{is_root, make, write};
 
 /// Makes ROOT the root of this process and the processes it becomes. dockerd refuses a plain chroot, since it can't remount `/`.
 const ENTER: &str = r#"
@@ -22,7 +22,7 @@ umount -l /.old
 cd /
 exec "$@"
 "#;
-const PACKAGES: &str = "--include=docker.io,docker-cli,docker-buildx,iptables,ca-certificates";
+const PACKAGES: &str = "--include=docker.io,docker-cli,docker-buildx,iptables,ca-certificates,git";
 /// Bytes of a unix socket's path, with the ending zero.
 const SOCKET_LIMIT: usize = 108;
 
@@ -105,6 +105,11 @@ impl Docker {
         let buildx = buildx.split_whitespace().nth(1).unwrap_or_default().to_owned();
         Ok(format!("Docker {}, buildx {buildx}", daemon.trim()))
     }
+}
+
+/// Whether Docker can be run here: it wants to be root, and to mount.
+pub(crate) fn is_possible() -> bool {
+    is_root() && succeeds(program("unshare").args(["--mount", "true"]))
 }
 
 fn client(root: &Path, socket: &Path, config: &Path) -> Command {

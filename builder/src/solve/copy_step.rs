@@ -3,6 +3,7 @@
 use super::bases::Base;
 use super::error::{BuildError, Result};
 use super::graph::{Origin, copy_origin};
+use super::history;
 use super::shared::{Shared, wait};
 use super::step::{StageRun, end, keep, word};
 use crate::beneath::{Dir, Owner};
@@ -27,12 +28,30 @@ struct Plan {
     chmod: Option<(String, Chmod)>,
     link: bool,
     unpack: bool,
+    /// What the history says.
+    created_by: String,
 }
 
 /// Where the files come from. A root file system stays mounted as long as this lives.
 struct Source {
     tree: Tree,
     _rootfs: Option<Rootfs>,
+}
+
+impl Plan {
+    /// The history's text; `destination` is what the Dockerfile has, variables expanded.
+    fn created_by(&self, destination: &str) -> String {
+        let mut text = if self.unpack { "ADD" } else { "COPY" }.to_owned();
+        let chown = self.chown.as_ref().map(|owner| format!("--chown={owner}"));
+        let chmod = self.chmod.as_ref().map(|(mode, _)| format!("--chmod={mode}"));
+        let inline = self.inline.iter().map(|(name, _)| format!("<<{name}"));
+        let words = chown.into_iter().chain(chmod).chain(self.paths.iter().cloned()).chain(inline);
+        for word in words.chain([destination.to_owned()]) {
+            text.push(' ');
+            text.push_str(&word);
+        }
+        text + history::MARK
+    }
 }
 
 impl StageRun<'_> {
@@ -56,7 +75,7 @@ impl StageRun<'_> {
             let key = key.finish();
             if let Some(record) = self.find(&key).await? {
                 vertex.cached();
-                self.accept(record, &instruction.text);
+                self.accept(record, &plan.created_by);
                 return Ok(());
             }
             by_origin = Some(key);
@@ -70,7 +89,7 @@ impl StageRun<'_> {
         if let Some(key) = by_origin {
             self.remember(&key, &record)?;
         }
-        self.accept(record, &instruction.text);
+        self.accept(record, &plan.created_by);
         Ok(())
     }
 
@@ -94,7 +113,8 @@ impl StageRun<'_> {
         if paths.iter().any(String::is_empty) {
             return Err(BuildError::Other("a source is empty after expansion".into()));
         }
-        let destination = self.destination(&self.expand(&transfer.destination)?)?;
+        let written = self.expand(&transfer.destination)?;
+        let destination = self.destination(&written)?;
         if paths.len() + inline.len() > 1 && !destination.ends_with('/') {
             return Err(BuildError::Other(
                 "with more than one source, the destination must end with a `/`".into(),
@@ -112,15 +132,19 @@ impl StageRun<'_> {
             }
         };
         let chown = transfer.chown.as_ref().map(|text| self.expand(text)).transpose()?;
-        Ok(Plan {
+        let mut plan = Plan {
             paths,
             inline,
             destination,
             chown,
+            // BuildKit makes a layer of its own only without a mode.
+            link: transfer.link && chmod.is_none(),
             chmod,
-            link: transfer.link,
             unpack: add,
-        })
+            created_by: String::new(),
+        };
+        plan.created_by = plan.created_by(&written);
+        Ok(plan)
     }
 
     /// Makes the destination absolute; a trailing slash, which means a directory, stays.

@@ -6,6 +6,7 @@ mod copy_step;
 mod error;
 mod execute;
 mod graph;
+mod history;
 mod images;
 mod mounts;
 mod run_step;

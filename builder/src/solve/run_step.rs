@@ -1,6 +1,7 @@
 //! RUN.
 
 use super::error::{BuildError, Result};
+use super::history;
 use super::mounts::{Ready, Wanted};
 use super::shared::Shared;
 use super::step::{StageRun, end, keep};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 
 /// Where the builder's own files appear inside; never part of a layer.
 const INSIDE: &str = "run/roadstead";
+/// Where a heredoc with an interpreter of its own lies, as BuildKit has it.
+const SCRIPTS: &str = "dev/pipes";
 
 /// Variables that name a CA bundle to the programs that read one each.
 const CA_VARIABLES: [&str; 8] = [
@@ -105,10 +108,9 @@ impl StageRun<'_> {
         let (argv, script) = match (command, heredocs) {
             (Command::Shell(text), [only]) if is_bare_heredoc(text) => {
                 if only.content.starts_with("#!") {
-                    (
-                        vec![format!("/{INSIDE}/{}", script_name(only))],
-                        Some((script_name(only), only.content.clone())),
-                    )
+                    let (name, content) = (script_name(only), only.content.clone());
+                    let path = Command::Shell(format!("/{SCRIPTS}/{name}"));
+                    (self.state.words(&path), Some((name, content)))
                 } else {
                     (self.state.words(&Command::Shell(only.content.clone())), None)
                 }
@@ -116,7 +118,7 @@ impl StageRun<'_> {
             (Command::Shell(text), heredocs) if !heredocs.is_empty() => {
                 let whole = heredocs
                     .iter()
-                    .fold(format!("{text}\n"), |all, h| format!("{all}{}{}\n", h.content, h.name));
+                    .fold(text.clone(), |all, h| format!("{all}\n{}{}", h.content, h.name));
                 (self.state.words(&Command::Shell(whole)), None)
             }
             (command, _) => (self.state.words(command), None),
@@ -153,7 +155,7 @@ impl StageRun<'_> {
                 format!("{text}{k}={v} ")
             });
         }
-        format!("{text}{} # buildkit", task.argv.join(" "))
+        format!("{text}{}{}", task.argv.join(" "), history::MARK)
     }
 }
 
@@ -380,7 +382,7 @@ fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
     if let Ok(resolv) = std::fs::read("/etc/resolv.conf") {
         files.push(("etc/resolv.conf", resolv, 0o644));
     }
-    let script_path = task.script.as_ref().map(|(name, _)| format!("{INSIDE}/{name}"));
+    let script_path = task.script.as_ref().map(|(name, _)| format!("{SCRIPTS}/{name}"));
     if let (Some(path), Some((_, content))) = (&script_path, &task.script) {
         files.push((path, content.clone().into_bytes(), 0o755));
     }

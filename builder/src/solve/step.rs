@@ -2,6 +2,7 @@
 
 use super::bases::Base;
 use super::error::{BuildError, Result};
+use super::history;
 use super::shared::{Results, Shared, StageResult, placed};
 use super::variables::Scope;
 use crate::beneath::Dir;
@@ -250,69 +251,103 @@ impl<'a> StageRun<'a> {
     }
 
     fn metadata(&mut self, instruction: &Instruction, kind: &Kind) -> Result<()> {
-        let created_by = self.set(kind)?;
-        // ARG changes no config, but docker shows it in the history all the same.
-        let text = created_by.unwrap_or_else(|| instruction.text.clone());
-        self.state.add_history(&self.shared.created, &text, true);
+        if let Some(text) = self.set(instruction, kind)? {
+            self.state.add_history(&self.shared.created, &text, true);
+        }
         Ok(())
     }
 
-    /// Applies an instruction that changes only the config. Gives the history's text where it differs from the instruction's.
-    fn set(&mut self, kind: &Kind) -> Result<Option<String>> {
-        match kind {
-            Kind::Arg(args) => {
-                for (name, default) in args {
-                    let escape = self.escape();
-                    self.scope
-                        .declare(name, default.as_deref(), &self.state, escape)
-                        .map_err(word)?;
-                }
-            }
+    /// Applies an instruction that changes only the config. Gives the history's text, when it has one.
+    fn set(&mut self, instruction: &Instruction, kind: &Kind) -> Result<Option<String>> {
+        let text = match kind {
+            Kind::Arg(args) => self.declare(args)?,
             Kind::Env(pairs) => {
                 // All values see the environment as it was before the instruction.
                 let values = self.expand_pairs(pairs)?;
                 for (name, value) in &values {
                     self.state.set_env(name, value);
                 }
-                return Ok(Some(pairs_text("ENV", &values)));
+                pairs_text("ENV", &values)
             }
             Kind::Label(pairs) => {
                 let values = self.expand_pairs(pairs)?;
                 let text = pairs_text("LABEL", &values);
                 self.state.labels.extend(values);
-                return Ok(Some(text));
+                text
             }
-            Kind::User(user) => self.state.user = self.expand(user)?,
-            Kind::Expose(ports) => {
-                for port in ports {
-                    for port in self
-                        .scope
-                        .expand_split(port, &self.state, self.escape())
-                        .map_err(word)?
-                    {
-                        self.state.exposed.extend(exposed(&port)?);
-                    }
-                }
+            Kind::User(user) => {
+                self.state.user = self.expand(user)?;
+                format!("USER {}", self.state.user)
             }
-            Kind::Volume(paths) => {
-                for path in paths {
-                    let path = self.expand(path)?;
-                    if path.is_empty() {
-                        return Err(BuildError::Other("VOLUME specified can not be an empty string".into()));
-                    }
-                    self.state.volumes.insert(path);
-                }
+            Kind::Expose(ports) => self.expose(ports)?,
+            Kind::Volume(paths) => self.volumes(paths)?,
+            Kind::Cmd(command) => {
+                self.state.set_cmd(command);
+                history::quoted("CMD", &self.state.words(command))
             }
-            Kind::Cmd(command) => self.state.set_cmd(command),
-            Kind::Entrypoint(command) => self.state.set_entrypoint(command),
-            Kind::Healthcheck(check) => self.state.set_healthcheck(check),
-            Kind::Stopsignal(signal) => self.state.stop_signal = Some(stop_signal(&self.expand(signal)?)?),
-            Kind::Shell(words) => self.state.shell = Some(words.clone()),
-            Kind::Maintainer(author) => self.state.author = Some(author.clone()),
-            Kind::Onbuild(trigger) => self.state.on_build.push(trigger.clone()),
-            Kind::From { .. } | Kind::Run { .. } | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => {}
+            Kind::Entrypoint(command) => {
+                self.state.set_entrypoint(command);
+                history::quoted("ENTRYPOINT", &self.state.words(command))
+            }
+            Kind::Healthcheck(check) => {
+                self.state.set_healthcheck(check);
+                instruction.text.clone()
+            }
+            Kind::Stopsignal(signal) => {
+                let signal = stop_signal(&self.expand(signal)?)?;
+                let text = format!("STOPSIGNAL {signal}");
+                self.state.stop_signal = Some(signal);
+                text
+            }
+            Kind::Shell(words) => {
+                self.state.shell = Some(words.clone());
+                history::list("SHELL", words)
+            }
+            Kind::Maintainer(author) => {
+                self.state.author = Some(author.clone());
+                format!("MAINTAINER {author}")
+            }
+            Kind::Onbuild(trigger) => {
+                self.state.on_build.push(trigger.clone());
+                return Ok(None);
+            }
+            Kind::From { .. } | Kind::Run { .. } | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => return Ok(None),
+        };
+        Ok(Some(text))
+    }
+
+    fn declare(&mut self, args: &[(String, Option<String>)]) -> Result<String> {
+        let mut declared = Vec::with_capacity(args.len());
+        for (name, default) in args {
+            let escape = self.escape();
+            let value = self.scope.declare(name, default.as_deref(), &self.state, escape);
+            declared.push((name.as_str(), value.map_err(word)?));
         }
-        Ok(None)
+        let pairs = declared.iter().map(|(name, value)| (*name, value.as_deref()));
+        Ok(history::pairs("ARG", pairs))
+    }
+
+    fn expose(&mut self, words: &[String]) -> Result<String> {
+        let mut ports = Vec::new();
+        for word in words {
+            let expanded = self.scope.expand_split(word, &self.state, self.escape());
+            for port in expanded.map_err(self::word)? {
+                ports.extend(exposed(&port)?);
+            }
+        }
+        let text = history::list("EXPOSE", &ports);
+        self.state.exposed.extend(ports);
+        Ok(text)
+    }
+
+    fn volumes(&mut self, paths: &[String]) -> Result<String> {
+        let paths = paths.iter().map(|path| self.expand(path)).collect::<Result<Vec<_>>>()?;
+        if paths.iter().any(String::is_empty) {
+            return Err(BuildError::Other("VOLUME specified can not be an empty string".into()));
+        }
+        let text = history::list("VOLUME", &paths);
+        self.state.volumes.extend(paths);
+        Ok(text)
     }
 
     fn expand_pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(String, String)>> {
@@ -332,9 +367,7 @@ pub(super) fn word(error: WordError) -> BuildError {
 }
 
 fn pairs_text(keyword: &str, pairs: &[(String, String)]) -> String {
-    pairs.iter().fold(keyword.to_owned(), |text, (name, value)| {
-        format!("{text} {name}={value}")
-    })
+    history::pairs(keyword, pairs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))))
 }
 
 /// Ends a step's line by its result.
@@ -413,22 +446,35 @@ fn pack(shared: &Shared, key: &Digest, chain: &[ChainId], diff_id: &Digest) -> R
     Ok(Some(record))
 }
 
-/// Reads `port[-port][/protocol]`.
+/// Reads `[[ip:]port:]port[-port][/protocol]`; address and port of the host mean nothing in an image.
 fn exposed(text: &str) -> Result<Vec<String>> {
     let bad = || {
         BuildError::Other(format!(
             "invalid port `{text}` in EXPOSE: expected port[-port][/tcp|udp|sctp]"
         ))
     };
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(bad());
-    }
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
-    if first > last {
-        return Err(bad());
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some((first, last))
+    };
+    let (host, port) = text.rsplit_once(':').map_or((None, text), |(host, port)| (Some(host), port));
+    let (ports, protocol) = port.split_once('/').unwrap_or((port, ""));
+    let protocol = match protocol.to_ascii_lowercase() {
+        none if none.is_empty() => "tcp".to_owned(),
+        known if matches!(known.as_str(), "tcp" | "udp" | "sctp") => known,
+        _ => return Err(bad()),
+    };
+    let (first, last) = range(ports).ok_or_else(bad)?;
+    if let Some(host) = host {
+        let (address, host_ports) = host.rsplit_once(':').map_or((None, host), |(ip, port)| (Some(ip), port));
+        let address = address.map(|ip| ip.trim_start_matches('[').trim_end_matches(']'));
+        let known = address.is_none_or(|ip| ip.is_empty() || ip.parse::<std::net::IpAddr>().is_ok());
+        let fits = host_ports.is_empty()
+            || range(host_ports).is_some_and(|(from, to)| to - from == last - first || first == last);
+        if !known || !fits {
+            return Err(bad());
+        }
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
@@ -460,7 +506,9 @@ mod tests {
     fn ports_and_signals() {
         assert_eq!(exposed("80").unwrap(), ["80/tcp"]);
         assert_eq!(exposed("1-3/UDP").unwrap(), ["1/udp", "2/udp", "3/udp"]);
-        for bad in ["", "x", "3-1", "80/xyz", "70000", "80:80"] {
+        assert_eq!(exposed("127.0.0.1:8080:80/").unwrap(), ["80/tcp"]);
+        assert_eq!(exposed("[::1]:1-2:3-4/sctp").unwrap(), ["3/sctp", "4/sctp"]);
+        for bad in ["", "x", "3-1", "80/xyz", "70000", "x:80", "a:80:80", "1-3:80-81"] {
             assert!(exposed(bad).is_err(), "{bad}");
         }
         for good in ["SIGTERM", "term", "9", "SIGRTMIN+3"] {

@@ -137,22 +137,22 @@ impl Scope {
         self.args.clone_from(&parent.args);
     }
 
-    /// Declares an ARG. `default` is expanded only when it is used.
+    /// Declares an ARG and gives its value. `default` is expanded only when it is used.
     pub(super) fn declare(
         &mut self,
         name: &str,
         default: Option<&str>,
         state: &ImageState,
         escape: char,
-    ) -> std::result::Result<(), WordError> {
+    ) -> std::result::Result<Option<String>, WordError> {
         let default = match default {
             Some(text) if !self.globals.given.contains_key(name) => Some(self.expand(text, state, escape)?),
             _ => None,
         };
         let value = self.globals.value(name, default, &self.stage_name);
         self.args.retain(|(known, _)| known != name);
-        self.args.push((name.to_owned(), value));
-        Ok(())
+        self.args.push((name.to_owned(), value.clone()));
+        Ok(value)
     }
 
     fn lookup(&self, name: &str, state: &ImageState) -> Option<String> {

@@ -97,7 +97,7 @@ fn run_in_all_forms() {
     assert_eq!(image.text("heredoc"), "kept $HOME\n/root\n");
     assert_eq!(image.text("fed"), "raw $HOME\n");
     assert_eq!(image.text("two"), "from a\nfrom b\n");
-    assert_eq!(image.text("script"), "script /run/roadstead/EOF\n2\n");
+    assert_eq!(image.text("script"), "script /dev/pipes/EOF\n2\n");
     assert_eq!(image.text("tabs"), "tabs\n");
     assert_eq!(image.text("shelled"), "shelled a b\n");
     assert!(!image.has("run/roadstead"), "{}", image.list("run"));

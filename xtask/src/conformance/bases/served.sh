@@ -1,0 +1,52 @@
+# Files that ADD fetches.
+umask 022
+mkdir -p files tree/sub
+echo 'from the net' > files/plain.txt
+touch -d '2020-01-02T03:04:05Z' files/plain.txt
+echo a > tree/a
+echo b > tree/sub/b
+touch -d '2020-01-02T03:04:05Z' tree/a tree/sub/b tree/sub tree
+tar --create --owner=0 --group=0 --file=files/tree.tar tree
+gzip --no-name --keep --force files/tree.tar
+rm -r tree
+
+# A repository with two commits, a tag, a branch and a submodule.
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
+export GIT_AUTHOR_DATE='2021-01-01T00:00:00Z' GIT_COMMITTER_DATE='2021-01-01T00:00:00Z'
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+rm -rf work part.git repo.git
+git init --quiet --bare --initial-branch=main part.git
+git init --quiet --bare --initial-branch=main repo.git
+for bare in part.git repo.git; do
+    git -C $bare config uploadpack.allowAnySHA1InWant true
+    git -C $bare config uploadpack.allowReachableSHA1InWant true
+done
+git init --quiet --initial-branch=main work/part
+echo part > work/part/part.txt
+git -C work/part add .
+git -C work/part commit --quiet -m part
+git -C work/part push --quiet "$PWD/part.git" main
+git init --quiet --initial-branch=main work/repo
+cd work/repo
+mkdir -p sub/dir
+echo first > README
+echo 'FROM busybox
+COPY README /from-git' > Dockerfile
+echo below > sub/dir/file
+ln -s README link
+printf '#!/bin/sh\n' > run.sh
+chmod 755 run.sh
+git add .
+git commit --quiet -m first
+git tag v1
+git checkout --quiet -b side
+echo side > side.txt
+git add .
+git commit --quiet -m side
+git checkout --quiet main
+echo second > README
+git add .
+git commit --quiet -m second
+git push --quiet --tags ../../repo.git main side
+cd ../..
+rm -rf work

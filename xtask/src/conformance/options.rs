@@ -1,0 +1,67 @@
+//! The command line of `cargo xtask conformance`.
+
+use std::path::PathBuf;
+
+use crate::error::{Result, TaskError};
+
+/// What the person at the terminal asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Parts of names of cases, with commas between.
+    pub(super) only: Option<String>,
+    /// This many cases, drawn.
+    pub(super) sample: Option<usize>,
+    /// This many random Dockerfiles in place of the cases.
+    pub(super) random: Option<u64>,
+    pub(super) seed: u64,
+    /// Compare digests of two builds in place of images of two builders.
+    pub(super) digests: bool,
+    pub(super) binary: Option<PathBuf>,
+}
+
+impl Options {
+    pub(super) fn parse(arguments: &[&str]) -> Result<Self> {
+        let mut options = Self {
+            seed: 1,
+            ..Self::default()
+        };
+        let mut rest = arguments.iter();
+        while let Some(option) = rest.next() {
+            if *option == "--digests" {
+                options.digests = true;
+                continue;
+            }
+            let value = *rest
+                .next()
+                .ok_or_else(|| TaskError::new(format!("`{option}` is no option with a value")))?;
+            let number = || {
+                let number = value.parse::<u64>().ok().filter(|number| *number > 0);
+                number.ok_or_else(|| TaskError::new(format!("`{option}` takes a number from 1 on, not `{value}`")))
+            };
+            match *option {
+                "--only" => options.only = Some(value.to_owned()),
+                "--sample" => options.sample = usize::try_from(number()?).ok(),
+                "--random" => options.random = Some(number()?),
+                "--seed" => options.seed = number()?,
+                "--binary" => options.binary = Some(value.into()),
+                _ => return Err(TaskError::new(format!("conformance knows no option `{option}`"))),
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_and_mistakes() {
+        let options = Options::parse(&["--random", "9", "--digests", "--seed", "3", "--only", "a,b"]).unwrap();
+        assert_eq!((options.random, options.seed, options.digests), (Some(9), 3, true));
+        assert_eq!(options.only.as_deref(), Some("a,b"));
+        for wrong in [&["--random", "0"][..], &["--seed"], &["--seed", "x"], &["--fast", "1"]] {
+            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
