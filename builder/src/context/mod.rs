@@ -3,3 +3,4 @@
 pub mod files;
 pub mod ignore;
 pub mod pattern;
+pub mod remote;

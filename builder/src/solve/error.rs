@@ -36,6 +36,9 @@ pub enum BuildError {
     /// A registry or the store failed.
     #[error(transparent)]
     Registry(#[from] roadstead_registry_client::Error),
+    /// A source elsewhere could not be fetched.
+    #[error(transparent)]
+    Remote(#[from] crate::context::remote::RemoteError),
     /// Files to copy could not be found or read.
     #[error(transparent)]
     Select(#[from] SelectError),
@@ -71,7 +74,7 @@ impl BuildError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::At { place } => place.hint.clone(),
-            Self::Registry(e) => e.hint(),
+            Self::Registry(e) | Self::Remote(crate::context::remote::RemoteError::Download(e)) => e.hint(),
             Self::Overlay(OverlayError::Store(e)) => e.hint(),
             _ => None,
         }

@@ -2,9 +2,11 @@
 
 mod bases;
 mod cancel;
+mod copy_plan;
 mod copy_step;
 mod error;
 mod execute;
+mod fetch;
 mod graph;
 mod history;
 mod images;

@@ -6,7 +6,7 @@ use super::step::StageRun;
 use crate::beneath::{Dir, FileError, Owner, clean};
 use crate::cache::key::KeyBuilder;
 use crate::cache::mounts::CacheMount;
-use crate::context::files::{Selected, Tree};
+use crate::context::files::{Choice, Selected, Tree};
 use crate::dockerfile::mount::{Access, Mount, MountFlag};
 use crate::layer::write::StepLayer;
 use crate::rootfs::copy::{self, Target};
@@ -220,7 +220,7 @@ impl Wanted {
             if matches!(self.origin, Files::Layers(_)) {
                 let (rootfs, _) = self.files(shared, source)?;
                 let tree = Tree::rootfs(rootfs.path())?;
-                copy_into(&tree, &tree.select(source)?, path)?;
+                copy_into(&tree, &tree.select(source, &Choice::default())?, path)?;
             }
             give(path, *access)
         };
@@ -283,7 +283,7 @@ impl Files {
 /// Opens the context, and selects what a mount shows of it: an ignored file is not shown.
 fn context(shared: &Shared, source: &str) -> Result<(Tree, Vec<Selected>)> {
     let tree = Tree::context(&shared.request.context, shared.request.ignore.clone())?;
-    let selected = tree.select(source)?;
+    let selected = tree.select(source, &Choice::default())?;
     Ok((tree, selected))
 }
 

@@ -5,7 +5,7 @@ use super::history;
 use super::mounts::{Ready, Wanted};
 use super::shared::Shared;
 use super::step::{StageRun, end, keep};
-use crate::beneath::{Dir, FileError};
+use crate::beneath::{Dir, FileError, clean};
 use crate::cache::local::Record;
 use crate::dockerfile::instruction::Network;
 use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
@@ -212,7 +212,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     for mount in &mut mounts {
         made.extend(ensure_target(&root, mount)?);
     }
-    root.make_dirs(Path::new(&task.cwd), None)?;
+    root.make_dirs(&clean(Path::new(&task.cwd)), None)?;
     let user = resolve_user(&root, &task.user)?;
     let plan = Plan {
         rootfs: rootfs.path().to_owned(),

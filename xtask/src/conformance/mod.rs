@@ -48,7 +48,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     make(&shared)?;
     let with_docker = oracle::is_possible();
     if !with_docker {
-        println!("SKIPPED: no comparison with Docker, which needs root and mounts here; only cases with trees by hand are run");
+        println!(
+            "SKIPPED: no comparison with Docker, which needs root and mounts here; only cases with trees by hand are run"
+        );
     }
     let workshop = Workshop::open(&directory, &shared, roadstead, with_docker)?;
     println!("oracle: {}", workshop.oracle()?);
@@ -124,8 +126,8 @@ fn verdict(workshop: &Workshop, case: &Case) -> Result<Verdict> {
         false => workshop.start_docker(case, &directory)?,
     };
     let ours = ours.end()?;
-    let theirs = theirs.map(workshop::Running::end).transpose()?;
-    if let Some(theirs) = &theirs {
+    let mut theirs = theirs.map(workshop::Running::end).transpose()?;
+    if let Some(theirs) = &mut theirs {
         workshop.save(case, theirs)?;
     }
     // A file of the context may be as old as the clock's last second.
