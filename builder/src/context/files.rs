@@ -1,5 +1,6 @@
 //! Files that COPY and ADD select: found below a root, in a fixed order, with a digest over exactly what a copy would take.
 
+use super::Context;
 use super::ignore::Ignore;
 use super::pattern::{Pattern, PatternError};
 use crate::beneath::{Dir, FileError, Xattr, clean, kind};
@@ -101,11 +102,11 @@ impl Tree {
     ///
     /// # Errors
     /// When the directory cannot be opened.
-    pub fn context(path: &Path, ignore: Ignore) -> Result<Self> {
+    pub fn context(context: &Context) -> Result<Self> {
         Ok(Self {
-            root: Dir::open(path)?,
-            ignore: Some(ignore),
-            owned_by_root: true,
+            root: Dir::open(&context.path)?,
+            ignore: Some(context.ignore.clone()),
+            owned_by_root: !context.keeps_owners,
             time: None,
         })
     }

@@ -45,6 +45,27 @@ pub(super) enum Source {
 }
 
 impl Plan {
+    /// Copies all there is to the root.
+    pub(super) fn whole() -> Self {
+        let mut plan = Self {
+            sources: vec![Source::Path("/".to_owned())],
+            inline: Vec::new(),
+            destination: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            link: false,
+            choice: Choice::default(),
+            unpack: false,
+            unpack_fetched: false,
+            checksum: None,
+            keep_git_dir: None,
+            created_by: String::new(),
+            words: Vec::new(),
+        };
+        plan.words = plan.dependencies(&[]);
+        plan
+    }
+
     /// Adds what the result depends on, besides the files.
     pub(super) fn add_to(&self, key: &mut KeyBuilder) {
         key.add_all("words", self.words.iter());

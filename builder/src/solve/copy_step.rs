@@ -2,13 +2,14 @@
 
 use super::bases::Base;
 use super::copy_plan::{Plan, Source};
-use super::error::Result;
+use super::error::{BuildError, Result};
 use super::fetch::{Fetched, Identified};
 use super::graph::{Origin, copy_origin};
 use super::shared::{Shared, wait};
 use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, Owner};
 use crate::cache::local::Record;
+use crate::context::Context;
 use crate::context::files::{Selected, Tree};
 use crate::context::remote::Remote;
 use crate::dockerfile::Instruction;
@@ -18,6 +19,21 @@ use crate::rootfs::copy::{self, Target};
 use crate::rootfs::overlay::{ChainId, Rootfs};
 use crate::rootfs::users::resolve_owner;
 use roadstead_registry_client::Digest;
+
+/// Where a copy or a mount takes its files.
+#[derive(Debug, Clone)]
+pub(super) enum From {
+    /// A stage or an image.
+    Layers(Vec<StepLayer>),
+    /// The build context, or a named one.
+    Directory(Context),
+}
+
+/// The same, with the layers unpacked.
+enum Below {
+    Chain(Vec<ChainId>),
+    Directory(Context),
+}
 
 /// Files of one source, ready to be copied.
 struct Opened {
@@ -38,16 +54,16 @@ impl StageRun<'_> {
     pub(super) async fn copy(&mut self, instruction: &Instruction, transfer: &Transfer, add: bool) -> Result<()> {
         let plan = self.plan(transfer, add)?;
         let vertex = self.show(&instruction.text);
-        let origin = match &transfer.from {
-            Some(from) => Some(self.origin(from).await?),
-            None => None,
+        let from = match &transfer.from {
+            Some(from) => self.origin(from).await?,
+            None => From::Directory(self.shared.request.context.clone()),
         };
         let mut identified = Vec::new();
         for remote in super::fetch::remotes(&plan) {
             identified.push(self.identify(&plan, remote).await?);
         }
         // What a stage gave is known by its layers, a repository by its commit: on a hit nothing needs to be fetched or unpacked.
-        let by_identity = self.key_by_identity(&plan, origin.as_deref(), &identified);
+        let by_identity = self.key_by_identity(&plan, &from, &identified);
         if let Some(key) = &by_identity
             && let Some(record) = self.find(key).await?
         {
@@ -55,7 +71,7 @@ impl StageRun<'_> {
             self.accept(record, &plan.created_by);
             return Ok(());
         }
-        let result = self.copy_by_content(&plan, origin.as_deref(), &identified).await;
+        let result = self.copy_by_content(&plan, &from, &identified).await;
         if let Ok((_, true)) = &result {
             vertex.cached();
         }
@@ -75,52 +91,75 @@ impl StageRun<'_> {
     }
 
     /// Makes the key of a copy all of whose sources are known without looking at their files.
-    fn key_by_identity(&self, plan: &Plan, origin: Option<&[StepLayer]>, remotes: &[Identified]) -> Option<Digest> {
+    fn key_by_identity(&self, plan: &Plan, from: &From, remotes: &[Identified]) -> Option<Digest> {
         let mut key = self.copy_key(plan);
-        if let Some(layers) = origin {
+        if let From::Layers(layers) = from {
             let chain = ChainId::stack(layers.iter().map(|layer| &layer.diff_id));
             key.add("from", format!("{:?}", chain.last()));
         }
         let mut remotes = remotes.iter();
         for source in &plan.sources {
             match source {
-                Source::Path(path) if origin.is_some() => key.add("path", path),
+                Source::Path(path) if matches!(from, From::Layers(_)) => key.add("path", path),
                 Source::Path(_) => return None,
                 Source::Remote(_) => key.add("remote", remotes.next()?.identity.as_ref()?),
             };
         }
-        // Heredocs alone are known by their content.
-        let known = origin.is_some() || !plan.sources.is_empty();
-        known.then(|| key.finish())
+        Some(key.finish())
     }
 
-    /// Gives the layers of what the `from` of a copy or of a mount names.
-    pub(super) async fn origin(&self, from: &str) -> Result<Vec<StepLayer>> {
-        match copy_origin(&self.shared.request.dockerfile, self.index, from)? {
-            Origin::Scratch => Ok(Vec::new()),
-            Origin::Stage(index) => Ok(wait(self.shared, self.results, index).await?.base.layers),
-            Origin::Image { reference, .. } => {
-                let pull = self.shared.request.pull;
-                let Base { layers, .. } = self
+    /// Finds the files that the `from` of a copy or of a mount names.
+    pub(super) async fn origin(&self, from: &str) -> Result<From> {
+        let request = &self.shared.request;
+        let platform = &self.shared.platform;
+        match copy_origin(&request.dockerfile, self.index, from, &request.named, platform)? {
+            Origin::Scratch => Ok(From::Layers(Vec::new())),
+            Origin::Directory(context) => Ok(From::Directory(context)),
+            Origin::Stage(index) => Ok(From::Layers(wait(self.shared, self.results, index).await?.base.layers)),
+            Origin::Stored(descriptor) => {
+                let base = self
                     .shared
                     .bases
-                    .resolve(&self.shared.tools, &reference, &self.shared.platform, pull)
-                    .await?;
-                Ok(layers)
+                    .stored(&self.shared.tools.store, &descriptor, platform)?;
+                Ok(From::Layers(base.layers))
+            }
+            Origin::Image { reference, .. } => {
+                let bases = &self.shared.bases;
+                let resolving = bases.resolve(&self.shared.tools, &reference, platform, request.pull);
+                let Base { layers, .. } = resolving.await?;
+                Ok(From::Layers(layers))
             }
         }
     }
 
+    /// Makes the files of a named context that FROM names the first layer.
+    pub(super) async fn begin_with(&mut self, origin: &Origin) -> Result<()> {
+        let Origin::Directory(context) = origin else {
+            return Ok(());
+        };
+        let vertex = self
+            .shared
+            .tools
+            .progress
+            .start(format!("load context {}", context.path.display()));
+        let (record, _) = self
+            .copy_by_content(&Plan::whole(), &From::Directory(context.clone()), &[])
+            .await?;
+        end(&vertex, &Ok(()));
+        if let Some(layer) = record.layer {
+            if self.in_image {
+                self.shared.announce(&layer);
+            }
+            self.layers.push(layer);
+        }
+        Ok(())
+    }
+
     /// Looks the copy up by what it would copy, and does it when it is not known. Tells whether it was.
-    async fn copy_by_content(
-        &self,
-        plan: &Plan,
-        origin: Option<&[StepLayer]>,
-        remotes: &[Identified],
-    ) -> Result<(Record, bool)> {
-        let from_chain = match origin {
-            Some(layers) => Some(self.shared.bases.unpack(&self.shared.tools, layers).await?),
-            None => None,
+    async fn copy_by_content(&self, plan: &Plan, from: &From, remotes: &[Identified]) -> Result<(Record, bool)> {
+        let from = match from {
+            From::Layers(layers) => Below::Chain(self.shared.bases.unpack(&self.shared.tools, layers).await?),
+            From::Directory(context) => Below::Directory(context.clone()),
         };
         let mut fetched = Vec::new();
         for (remote, known) in super::fetch::remotes(plan).zip(remotes) {
@@ -129,7 +168,7 @@ impl StageRun<'_> {
         let (plan, mut key) = (plan.clone(), self.copy_key(plan));
         let task = plan.clone();
         let sources = self
-            .blocking(move |shared| open(&shared, &task, from_chain.as_deref(), &fetched))
+            .blocking(move |shared| open(&shared, &task, &from, &fetched))
             .await?;
         key.add_all("content", sources.content.iter().map(ToString::to_string));
         let key = key.finish();
@@ -204,10 +243,10 @@ fn chown(shared: &Shared, spec: &str, chain: &[ChainId], unpacked: bool) -> Resu
 }
 
 /// Selects the files of every source, and digests them.
-fn open(shared: &Shared, plan: &Plan, from_chain: Option<&[ChainId]>, fetched: &[Fetched]) -> Result<Sources> {
-    let rootfs = match from_chain {
-        Some(chain) => Some(shared.tools.layers.mount_readonly(chain)?),
-        None => None,
+fn open(shared: &Shared, plan: &Plan, from: &Below, fetched: &[Fetched]) -> Result<Sources> {
+    let rootfs = match from {
+        Below::Chain(chain) => Some(shared.tools.layers.mount_readonly(chain)?),
+        Below::Directory(_) => None,
     };
     let mut fetched = fetched.iter();
     let mut sources = Sources {
@@ -218,9 +257,10 @@ fn open(shared: &Shared, plan: &Plan, from_chain: Option<&[ChainId]>, fetched: &
     for source in &plan.sources {
         let opened = match source {
             Source::Path(path) => {
-                let tree = match &rootfs {
-                    Some(rootfs) => Tree::rootfs(rootfs.path())?,
-                    None => Tree::context(&shared.request.context, shared.request.ignore.clone())?,
+                let tree = match (&rootfs, from) {
+                    (Some(rootfs), _) => Tree::rootfs(rootfs.path())?,
+                    (None, Below::Directory(context)) => Tree::context(context)?,
+                    (None, Below::Chain(_)) => return Err(BuildError::Other("no files to copy from".into())),
                 };
                 let selected = tree.select(path, &plan.choice)?;
                 Opened {

@@ -3,10 +3,11 @@
 use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
+use super::named::NamedContexts;
 use super::secret::Secret;
 use super::tools::Tools;
 use super::variables::Scope;
-use crate::context::ignore::Ignore;
+use crate::context::Context;
 use crate::dockerfile::Dockerfile;
 use crate::image::assemble::Image;
 use crate::layer::write::{Layer, StepLayer};
@@ -21,10 +22,10 @@ use tokio::sync::watch;
 pub struct Request {
     /// The parsed Dockerfile.
     pub dockerfile: Dockerfile,
-    /// The context directory.
-    pub context: PathBuf,
-    /// Its `.dockerignore`.
-    pub ignore: Ignore,
+    /// The build context.
+    pub context: Context,
+    /// `--build-context`.
+    pub named: NamedContexts,
     /// `--target`; the last stage when absent.
     pub target: Option<String>,
     /// `--build-arg`.

@@ -74,13 +74,18 @@ impl<'a> StageRun<'a> {
                 .await
                 .map_err(|e| self.at(instruction, e))?;
         }
-        Ok(StageResult {
+        Ok(self.ended())
+    }
+
+    /// Gives what the stage is so far.
+    pub(super) fn ended(self) -> StageResult {
+        StageResult {
             base: Base {
                 layers: self.layers,
                 state: self.state,
             },
             scope: self.scope,
-        })
+        }
     }
 
     fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {

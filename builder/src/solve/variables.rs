@@ -27,6 +27,7 @@ pub(super) struct Globals {
     declared: BTreeMap<String, Option<String>>,
     given: BTreeMap<String, String>,
     automatic: BTreeMap<String, String>,
+    platform: Platform,
 }
 
 impl Globals {
@@ -44,6 +45,7 @@ impl Globals {
             declared: BTreeMap::new(),
             given: given.clone(),
             automatic,
+            platform: platform.clone(),
         };
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
@@ -61,6 +63,11 @@ impl Globals {
             }
         }
         Ok(globals)
+    }
+
+    /// The platform that is built for.
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Expands a word of FROM.

@@ -1,6 +1,6 @@
 //! docker build's flags. One that cannot be honoured is an error, never a warning.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use roadstead_registry_client::Reference;
@@ -12,9 +12,9 @@ use crate::client::NetworkFlags;
 /// Build an image from a Dockerfile.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Build context: a directory.
-    #[arg(value_name = "PATH")]
-    pub(super) context: PathBuf,
+    /// Build context: a directory, an archive, a URL of one, a git repository, s3://BUCKET/KEY, or `-` for standard input.
+    #[arg(value_name = "PATH|URL|-")]
+    pub(super) context: String,
     /// Name of the image, as NAME[:TAG]; may be repeated.
     #[arg(short = 't', long = "tag", value_name = "NAME")]
     pub(super) tags: Vec<String>,
@@ -27,6 +27,10 @@ pub(crate) struct Args {
     /// Show a secret to RUN --mount=type=secret; may be repeated.
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     pub(super) secrets: Vec<String>,
+    /// A further context, by the name of a stage or an image: a directory, a git repository, a URL, docker-image://NAME,
+    /// oci-layout://DIRECTORY[:TAG|@DIGEST] or scratch; may be repeated.
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(super) build_contexts: Vec<String>,
     /// Stop at this stage.
     #[arg(long, value_name = "STAGE")]
     pub(super) target: Option<String>,
@@ -106,11 +110,8 @@ impl Args {
     /// Refuses what cannot be honoured.
     pub(super) fn check(&self) -> Result<(), String> {
         self.refused.check()?;
-        let context = self.context.to_string_lossy();
-        if context == "-" || context.contains("://") || context.starts_with("git@") {
-            return Err(format!(
-                "cannot honour the context `{context}` yet: only directories are taken"
-            ));
+        if self.context == "-" && self.file.as_deref() == Some(Path::new("-")) {
+            return Err("the context and the Dockerfile cannot both be standard input".to_owned());
         }
         if let Some(network) = self
             .network_mode

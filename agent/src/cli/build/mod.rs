@@ -1,30 +1,34 @@
 //! `roadstead build`: docker build's command line over the builder.
 
+mod context;
+mod dockerfile;
 mod flags;
 mod names;
 mod output;
 mod progress;
 mod refused;
+mod s3;
 mod secrets;
 
 pub(super) use flags::Args;
 pub(crate) use names::pushed;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
-use roadstead_builder::context::ignore::Ignore;
-use roadstead_builder::dockerfile::{self, Dockerfile};
+use roadstead_builder::context::Context;
+use roadstead_builder::dockerfile::Dockerfile;
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
-use roadstead_builder::solve::{self, BuildError, Built, Cancel, LayerHook, Request, Secret, Tools};
+use roadstead_builder::solve::{
+    self, BuildError, Built, Cancel, Fetcher, LayerHook, NamedContexts, Request, Secret, Tools,
+};
 use roadstead_registry_client::{Client, ClientOptions, NoProgress, Reference, Store};
 
 use rustix::process::Signal;
@@ -95,7 +99,6 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
 }
 
 async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
-    let (dockerfile, ignore) = read_dockerfile(args, &progress)?;
     let (outputs, names) = names::destinations(args)?;
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
@@ -108,13 +111,15 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         scratch: scratch.path(),
         store,
     });
+    let build_args = build_args(args);
+    let what = what(args, outside, &tools, &build_args, cancel).await?;
     let push = outputs.iter().any(Output::is_push);
     if push && names.is_empty() {
         return Err(CliError::usage("nothing to push to: `--push` needs a name")
             .hint("name the image with `-t registry/repository:tag`"));
     }
     let early = EarlyPush::new(&tools, names.first().filter(|_| push));
-    let request = request(args, outside, dockerfile, ignore, early.hook())?;
+    let request = request(args, outside, what, build_args, early.hook())?;
     let built = solve::build(Arc::clone(&tools), request, cancel)
         .await
         .map_err(failed)?;
@@ -126,13 +131,40 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     report(args, &tools, &built, &names)
 }
 
-fn request(
+/// What is built, and from what.
+struct What {
+    dockerfile: Dockerfile,
+    context: Context,
+    named: NamedContexts,
+}
+
+async fn what(
     args: &Args,
     outside: &Outside,
-    dockerfile: Dockerfile,
-    ignore: Ignore,
-    on_layer: Option<LayerHook>,
-) -> Result<Request, CliError> {
+    tools: &Tools,
+    build_args: &BTreeMap<String, String>,
+    cancel: &Cancel,
+) -> Result<What, CliError> {
+    let fetcher = Fetcher {
+        tools,
+        secrets: &outside.secrets,
+        ca_bundle: outside.options.ca_bundle.as_deref(),
+        cancel,
+    };
+    let keep_git_dir = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keep_git_dir = keep_git_dir.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
+    let mut opened = Box::pin(context::open(&args.context, &fetcher, keep_git_dir)).await?;
+    let dockerfile = dockerfile::read(args.file.as_deref(), &mut opened, &tools.progress)?;
+    opened.context.ignore = dockerfile::ignore_of(&opened, args.file.as_deref())?;
+    let named = Box::pin(context::named(&args.build_contexts, &fetcher)).await?;
+    Ok(What {
+        dockerfile,
+        context: opened.context,
+        named,
+    })
+}
+
+fn build_args(args: &Args) -> BTreeMap<String, String> {
     let mut build_args: BTreeMap<String, String> = BTreeMap::new();
     for text in &args.build_args {
         match text.split_once('=') {
@@ -148,6 +180,16 @@ fn request(
     if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
         build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert(epoch);
     }
+    build_args
+}
+
+fn request(
+    args: &Args,
+    outside: &Outside,
+    what: What,
+    build_args: BTreeMap<String, String>,
+    on_layer: Option<LayerHook>,
+) -> Result<Request, CliError> {
     let labels = args.labels.iter().map(|l| {
         l.split_once('=')
             .map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into()))
@@ -159,9 +201,9 @@ fn request(
         .transpose()
         .map_err(CliError::usage)?;
     Ok(Request {
-        dockerfile,
-        context: args.context.clone(),
-        ignore,
+        dockerfile: what.dockerfile,
+        context: what.context,
+        named: what.named,
         target: args.target.clone(),
         build_args,
         labels: labels.collect(),
@@ -186,62 +228,6 @@ fn failed(error: BuildError) -> CliError {
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-/// Reads and parses the Dockerfile and its ignore file.
-fn read_dockerfile(args: &Args, progress: &Progress) -> Result<(Dockerfile, Ignore), CliError> {
-    if !args.context.is_dir() {
-        return Err(CliError::usage(format!(
-            "the build context `{}` is no directory",
-            args.context.display()
-        )));
-    }
-    let path = match &args.file {
-        Some(path) => path.clone(),
-        None => ["Dockerfile", "dockerfile"]
-            .map(|n| args.context.join(n))
-            .into_iter()
-            .find(|p| p.exists())
-            .unwrap_or_else(|| args.context.join("Dockerfile")),
-    };
-    let vertex = progress.start(format!("[internal] load build definition from {}", path.display()));
-    let text = read_text(&path).map_err(|e| {
-        vertex.failed(e.to_string());
-        CliError::usage(format!("cannot read Dockerfile `{}`: {e}", path.display())).hint("name another with `-f FILE`")
-    })?;
-    let dockerfile = dockerfile::parse(&path.to_string_lossy(), &text).map_err(|e| {
-        vertex.failed(e.message.clone());
-        let hint = e.hint.clone();
-        let error = CliError::failed(e);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })?;
-    vertex.done();
-    let mut own = path.clone().into_os_string();
-    own.push(".dockerignore");
-    let candidates = [PathBuf::from(own), args.context.join(".dockerignore")];
-    let Some(ignore_path) = candidates.iter().find(|p| p.is_file()) else {
-        return Ok((dockerfile, Ignore::default()));
-    };
-    let text =
-        read_text(ignore_path).map_err(|e| CliError::usage(format!("cannot read `{}`: {e}", ignore_path.display())))?;
-    let ignore = Ignore::parse(&text)
-        .map_err(|e| CliError::usage(format!("{}: {}", ignore_path.display(), crate::error::chain(&e))))?;
-    Ok((dockerfile, ignore))
-}
-
-/// Reads a small text file, or standard input for `-`.
-fn read_text(path: &Path) -> std::io::Result<String> {
-    const MAX: u64 = 8 << 20;
-    let mut text = String::new();
-    if path == Path::new("-") {
-        std::io::stdin().take(MAX).read_to_string(&mut text)?;
-    } else {
-        std::fs::File::open(path)?.take(MAX).read_to_string(&mut text)?;
-    }
-    Ok(text)
 }
 
 /// Uploads finished layers while later steps still run.

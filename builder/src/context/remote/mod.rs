@@ -1,5 +1,6 @@
 //! Sources elsewhere: files by URL and git repositories, for ADD, for contexts and for named contexts.
 
+pub mod archive;
 pub mod git;
 pub mod git_ref;
 pub mod http;
@@ -48,6 +49,14 @@ pub enum RemoteError {
         wanted: String,
         /// What came.
         found: String,
+    },
+    /// An archive could not be unpacked.
+    #[error("cannot unpack `{what}` as a context")]
+    Archive {
+        /// Its name.
+        what: String,
+        /// Why.
+        source: Box<crate::layer::extract::ExtractError>,
     },
     /// The server failed.
     #[error(transparent)]
