@@ -9,6 +9,8 @@ use std::path::Path;
 pub struct Ignore {
     rules: Vec<Rule>,
     exceptions: bool,
+    /// Whether one rule leaves out everything.
+    everything: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +52,7 @@ impl Ignore {
                 source,
             })?;
             ignore.exceptions |= exception;
+            ignore.everything |= !exception && matches!(cleaned, "*" | "**" | "**/*");
             ignore.rules.push(Rule { exception, pattern });
         }
         Ok(ignore)
@@ -65,6 +68,15 @@ impl Ignore {
             }
         }
         out
+    }
+
+    /// Tells whether a source of COPY, in its shortest spelling, certainly names nothing that is left.
+    ///
+    /// With `!` lines nobody can tell without the files; the whole context is left out only by a rule for everything.
+    #[must_use]
+    pub fn excludes_source(&self, path: &str) -> bool {
+        let whole = matches!(path, "." | "/");
+        !self.exceptions && (!whole || self.everything) && self.excludes(path.as_bytes())
     }
 
     /// Tells whether something below an excluded directory may still be taken back in by a `!` line.
@@ -84,6 +96,13 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_that_are_certainly_left_out() {
+        let excludes = |rules: &str, path: &str| Ignore::parse(rules).unwrap().excludes_source(path);
+        assert!(excludes("a/*\n", "a/b/c") && excludes("**", ".") && excludes("*\n", "x"));
+        assert!(!excludes("", "a") && !excludes("a\n!a/b\n", "a") && !excludes(".*\n", ".") && !excludes("?*", "."));
+    }
 
     #[test]
     fn follows_the_reference() {

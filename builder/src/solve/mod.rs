@@ -12,6 +12,7 @@ mod run_step;
 mod secret;
 mod shared;
 mod step;
+mod stored_base;
 mod tools;
 mod variables;
 
@@ -21,4 +22,5 @@ pub use execute::{build, unpacked};
 pub use images::{NeededImage, needed_images};
 pub use secret::{MAX_SECRET, Secret};
 pub use shared::{Built, LayerHook, Request};
+pub use stored_base::stored_base;
 pub use tools::Tools;
