@@ -1,7 +1,7 @@
 //! The Dockerfile language: text to typed instructions with spans.
 //!
 //! `directives` reads the top of the file, `lexer` cuts the rest into logical lines, `instruction` gives each its type, `stages` groups
-//! them, `words` expands variables. `check` finds what is legal and unwise.
+//! them, `words` expands variables. `check` finds what is legal and unwise; `outline` lists what a build can be given.
 //! Nothing here touches the file system or the network.
 
 pub mod check;
@@ -11,6 +11,7 @@ mod instruction_flags;
 pub mod lexer;
 pub mod mount;
 mod needs;
+pub mod outline;
 mod scope;
 pub mod stages;
 pub mod words;
