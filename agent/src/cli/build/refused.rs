@@ -5,7 +5,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Flags with a value, and their short forms.
-const WITH_VALUE: [(&str, Option<char>); 25] = [
+const WITH_VALUE: [(&str, Option<char>); 24] = [
     ("add-host", None),
     ("allow", None),
     ("annotation", None),
@@ -14,7 +14,6 @@ const WITH_VALUE: [(&str, Option<char>); 25] = [
     ("builder", None),
     ("cache-from", None),
     ("cache-to", None),
-    ("call", None),
     ("cgroup-parent", None),
     ("cpu-period", None),
     ("cpu-quota", None),
@@ -33,7 +32,7 @@ const WITH_VALUE: [(&str, Option<char>); 25] = [
     ("ulimit", None),
 ];
 /// Flags without one.
-const PLAIN: [&str; 2] = ["check", "squash"];
+const PLAIN: [&str; 1] = ["squash"];
 
 /// The first such flag that was given.
 #[derive(Debug, Default)]
