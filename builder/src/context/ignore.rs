@@ -9,6 +9,8 @@ use std::path::Path;
 pub struct Ignore {
     rules: Vec<Rule>,
     exceptions: bool,
+    /// Whether one rule leaves out everything.
+    everything: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +54,7 @@ impl Ignore {
         };
         let pattern = Pattern::for_ignore(cleaned).map_err(|source| IgnoreError { line: number, source })?;
         self.exceptions |= exception;
+        self.everything |= !exception && matches!(cleaned, "*" | "**" | "**/*");
         self.rules.push(Rule { exception, pattern });
         Ok(())
     }
@@ -77,6 +80,7 @@ impl Ignore {
                 pattern,
             }],
             exceptions: false,
+            everything: false,
         })
     }
 
@@ -98,6 +102,15 @@ impl Ignore {
         out
     }
 
+    /// Tells whether a source of COPY, in its shortest spelling, certainly names nothing that is left.
+    ///
+    /// With `!` lines nobody can tell without the files; the whole context is left out only by a rule for everything.
+    #[must_use]
+    pub fn excludes_source(&self, path: &str) -> bool {
+        let whole = matches!(path, "." | "/");
+        !self.exceptions && (!whole || self.everything) && self.excludes(path.as_bytes())
+    }
+
     /// Tells whether something below an excluded directory may still be taken back in by a `!` line.
     #[must_use]
     pub fn has_exceptions(&self) -> bool {
@@ -115,6 +128,13 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_that_are_certainly_left_out() {
+        let excludes = |rules: &str, path: &str| Ignore::parse(rules).unwrap().excludes_source(path);
+        assert!(excludes("a/*\n", "a/b/c") && excludes("**", ".") && excludes("*\n", "x"));
+        assert!(!excludes("", "a") && !excludes("a\n!a/b\n", "a") && !excludes(".*\n", ".") && !excludes("?*", "."));
+    }
 
     #[test]
     fn follows_the_reference() {

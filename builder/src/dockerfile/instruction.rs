@@ -1,7 +1,7 @@
 //! Logical lines to typed instructions. What cannot be honoured is refused here, with its place.
 
 use super::instruction_flags::{Cursor, Flag, duration_ns, json_array};
-use super::lexer::{Line, RawHeredoc};
+use super::lexer::{Extent, Line, RawHeredoc};
 use super::mount::MountFlag;
 use super::{DockerfileError, SourceText, Span};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Instruction {
     pub text: String,
     /// Its first physical line.
     pub span: Span,
+    /// Where it ends, and what stands above it.
+    pub extent: Extent,
 }
 
 /// Holds a command in shell form or exec form.
@@ -135,6 +137,10 @@ impl Instruction {
     /// Moves it to another place: a trigger stands where its image is named.
     pub(super) fn moved_to(mut self, span: Span) -> Self {
         self.span = span;
+        self.extent = Extent {
+            last_line: span.line,
+            ..Extent::default()
+        };
         if let Kind::Run { mounts, .. } = &mut self.kind {
             mounts.iter_mut().for_each(|mount| mount.span = span);
         }
@@ -186,6 +192,7 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         kind,
         text: line.text.clone(),
         span: line.whole(),
+        extent: line.extent.clone(),
     })
 }
 
@@ -229,7 +236,7 @@ pub(super) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Stri
 }
 
 /// Counts the edits between two short words (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(32).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -320,9 +327,6 @@ fn stage_name(cursor: &Cursor<'_>, name: &str, span: Span) -> Result<String> {
         let message =
             format!("invalid stage name `{name}`: it must begin with a letter and hold letters, digits, `-_.`");
         return Err(cursor.error(span, message));
-    }
-    if matches!(name.as_str(), "scratch" | "context") {
-        return Err(cursor.error(span, format!("stage name `{name}` is reserved")));
     }
     Ok(name)
 }

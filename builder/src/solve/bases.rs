@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Largest manifest or config read from the store.
-const MAX_DOCUMENT: u64 = 16 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// What a stage stands on after some instructions: its layers and its config.
 #[derive(Debug, Clone)]
@@ -199,7 +199,7 @@ fn read_stored(store: &Store, descriptor: Descriptor, platform: &Platform, name:
     base(&manifest, &config, name).map(Some)
 }
 
-fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> Result<Option<Descriptor>> {
+pub(super) fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> Result<Option<Descriptor>> {
     if !media_type::is_index(&descriptor.media_type) {
         return Ok(Some(descriptor));
     }

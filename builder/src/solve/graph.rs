@@ -102,9 +102,7 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &Named
     if image.is_empty() {
         return Err(at(format!("base name `{}` should not be blank", stage.image)));
     }
-    if image == "scratch" {
-        return Ok(Origin::Scratch);
-    }
+    // A stage may be named `scratch`; the check ReservedStageName warns of it.
     if let Some(other) = file
         .stages
         .iter()
@@ -112,6 +110,9 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &Named
         .rposition(|s| s.name.as_deref() == Some(image.to_ascii_lowercase().as_str()))
     {
         return Ok(Origin::Stage(other));
+    }
+    if image == "scratch" {
+        return Ok(Origin::Scratch);
     }
     let platform = match &stage.platform {
         None => None,

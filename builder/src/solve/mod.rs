@@ -16,6 +16,7 @@ mod run_step;
 mod secret;
 mod shared;
 mod step;
+mod stored_base;
 mod tools;
 mod variables;
 
@@ -27,4 +28,5 @@ pub use images::{NeededImage, needed_images};
 pub use named::{Named, NamedContexts};
 pub use secret::{MAX_SECRET, Secret};
 pub use shared::{Built, LayerHook, Request};
+pub use stored_base::stored_base;
 pub use tools::Tools;

@@ -21,6 +21,9 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Arguments that are read before the build begins.
+const READ_BEFORE: [&str; 3] = ["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_SYNTAX", "SOURCE_DATE_EPOCH"];
+
 /// Holds the ARGs before the first FROM, the values given on the command line, and the automatic ones.
 #[derive(Debug, Clone)]
 pub(super) struct Globals {
@@ -234,7 +237,7 @@ pub(super) fn unused_args(file: &Dockerfile, given: &BTreeMap<String, String>) -
         })
         .flat_map(|args| args.iter().map(|(name, _)| name))
         .collect();
-    let known = |name: &str| PROXIES.contains(&name) || name == "SOURCE_DATE_EPOCH";
+    let known = |name: &str| PROXIES.contains(&name) || READ_BEFORE.contains(&name);
     given
         .keys()
         .filter(|name| !declared.contains(name) && !known(name))

@@ -11,6 +11,7 @@ mod archives;
 mod binary;
 mod ca_bundle;
 mod caching;
+mod check;
 mod copy;
 mod files;
 mod handmade;

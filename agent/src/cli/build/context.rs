@@ -62,7 +62,8 @@ fn with_suffix(name: &str) -> String {
     }
 }
 
-fn directory(path: &Path) -> Result<Opened, CliError> {
+/// Opens a directory as a context.
+pub(super) fn directory(path: &Path) -> Result<Opened, CliError> {
     if !path.is_dir() {
         let error = CliError::usage(format!("the build context `{}` is no directory", path.display()));
         return Err(

@@ -45,7 +45,12 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, CliError> {
 }
 
 /// Reads and parses the Dockerfile that `file` names, or the context's own.
-pub(super) fn read(file: Option<&Path>, opened: &mut Opened, progress: &Progress) -> Result<Dockerfile, CliError> {
+pub(super) fn read(
+    file: Option<&Path>,
+    opened: &mut Opened,
+    frontend: Option<&str>,
+    progress: &Progress,
+) -> Result<Dockerfile, CliError> {
     let source = match (file, opened.dockerfile.take()) {
         (None, Some(text)) => text,
         (Some(path), _) if path == Path::new("-") => {
@@ -57,7 +62,7 @@ pub(super) fn read(file: Option<&Path>, opened: &mut Opened, progress: &Progress
         (file, _) => from_file(file, opened)?,
     };
     let vertex = progress.start(format!("[internal] load build definition from {}", source.name));
-    let dockerfile = dockerfile::parse(&source.name, &source.text).map_err(|e| {
+    let dockerfile = dockerfile::parse_as(&source.name, &source.text, frontend).map_err(|e| {
         vertex.failed(e.message.clone());
         let hint = e.hint.clone();
         let error = CliError::failed(e);

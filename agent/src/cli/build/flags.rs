@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use roadstead_registry_client::Reference;
 
+use super::call::Call;
 use super::output::Output;
 use super::refused::Refused;
 use crate::client::NetworkFlags;
@@ -64,6 +65,12 @@ pub(crate) struct Args {
     /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
     #[arg(short = 'o', long = "output", value_name = "DEST")]
     outputs: Vec<String>,
+    /// Check the Dockerfile and build nothing, as --call=check; the exit status is 1 when something is found.
+    #[arg(long = "check")]
+    check_only: bool,
+    /// Tell about the Dockerfile and build nothing: check, outline or targets.
+    #[arg(long, value_name = "METHOD[,format=json]")]
+    call: Option<String>,
     #[command(flatten)]
     pub(super) network: NetworkFlags,
     /// Taken for docker's sake: nothing is left behind in any case.
@@ -137,6 +144,16 @@ impl Args {
             return Err(format!("invalid argument `{bad}`: expected NAME=VALUE"));
         }
         Ok(())
+    }
+
+    /// Reads `--call` and `--check`; `None` is an ordinary build.
+    pub(super) fn call(&self) -> Result<Option<Call>, String> {
+        let call = self.call.as_deref().map_or(Ok(None), Call::parse)?;
+        Ok(if self.check_only {
+            call.or(Some(Call::CHECK))
+        } else {
+            call
+        })
     }
 
     /// Reads `--output` and `--push`.

@@ -1,7 +1,11 @@
 //! `roadstead build`: docker build's command line over the builder.
 
+mod call;
+mod checks;
 mod context;
+mod describe;
 mod dockerfile;
+mod findings;
 mod flags;
 mod names;
 mod output;
@@ -9,6 +13,7 @@ mod progress;
 mod refused;
 mod s3;
 mod secrets;
+mod source;
 
 pub(super) use flags::Args;
 pub(crate) use names::pushed;
@@ -20,15 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
-use roadstead_builder::context::Context;
-use roadstead_builder::dockerfile::Dockerfile;
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
-use roadstead_builder::solve::{
-    self, BuildError, Built, Cancel, Fetcher, LayerHook, NamedContexts, Request, Secret, Tools,
-};
+use roadstead_builder::solve::{self, BuildError, Built, Cancel, Fetcher, LayerHook, Request, Secret, Tools};
 use roadstead_registry_client::{Client, ClientOptions, NoProgress, Reference, Store};
 
 use rustix::process::Signal;
@@ -38,7 +39,9 @@ use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
 use crate::processes;
 
+use checks::Checks;
 use output::Output;
+use source::Source;
 
 /// What must be read before the namespaces are entered: inside, the user is root and home directories look different.
 struct Outside {
@@ -48,9 +51,12 @@ struct Outside {
     owner: roadstead_builder::beneath::Owner,
 }
 
-/// Runs the subcommand. Enters its namespaces before any thread exists.
+/// Runs the subcommand. A build enters its namespaces before any thread exists.
 pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
     args.check().map_err(CliError::usage)?;
+    if let Some(call) = args.call().map_err(CliError::usage)? {
+        return call.answer(&args);
+    }
     let outside = Outside::read(&args)?;
     let identity = sandbox::enter().map_err(CliError::failed)?;
     // Only here, since the kernel may forget it when a process enters a user namespace.
@@ -99,7 +105,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
 }
 
 async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
-    let (outputs, names) = names::destinations(args)?;
+    let destinations = names::destinations(args)?;
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
@@ -111,103 +117,60 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         scratch: scratch.path(),
         store,
     });
-    let build_args = build_args(args);
-    let what = what(args, outside, &tools, &build_args, cancel).await?;
+    let fetcher = Fetcher {
+        tools: &tools,
+        secrets: &outside.secrets,
+        ca_bundle: outside.options.ca_bundle.as_deref(),
+        cancel,
+    };
+    let source = Source::open(args, &fetcher).await?;
+    let checks = Checks::of_build(args, &source, &tools.store)?;
+    let result = match checks.error() {
+        Some(error) => Err(error),
+        None => solve_and_export(args, outside, source, destinations, &tools, cancel).await,
+    };
+    // Last, where they are seen.
+    checks.warn(&tools.progress);
+    result
+}
+
+async fn solve_and_export(
+    args: &Args,
+    outside: &Outside,
+    source: Source,
+    (outputs, names): (Vec<Output>, Vec<Reference>),
+    tools: &Arc<Tools>,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
     let push = outputs.iter().any(Output::is_push);
     if push && names.is_empty() {
         return Err(CliError::usage("nothing to push to: `--push` needs a name")
             .hint("name the image with `-t registry/repository:tag`"));
     }
-    let early = EarlyPush::new(&tools, names.first().filter(|_| push));
-    let request = request(args, outside, what, build_args, early.hook())?;
-    let built = solve::build(Arc::clone(&tools), request, cancel)
-        .await
-        .map_err(failed)?;
+    let early = EarlyPush::new(tools, names.first().filter(|_| push));
+    let request = request(args, outside, source, early.hook())?;
+    let built = solve::build(Arc::clone(tools), request, cancel).await.map_err(failed)?;
     early.finish().await;
     if push {
-        push_all(&tools, &built, &names, cancel).await?;
+        push_all(tools, &built, &names, cancel).await?;
     }
-    output::write_all(&tools, &built, &names, &outputs, outside.owner, cancel).await?;
-    report(args, &tools, &built, &names)
+    output::write_all(tools, &built, &names, &outputs, outside.owner, cancel).await?;
+    report(args, tools, &built, &names)
 }
 
-/// What is built, and from what.
-struct What {
-    dockerfile: Dockerfile,
-    context: Context,
-    named: NamedContexts,
-}
-
-async fn what(
-    args: &Args,
-    outside: &Outside,
-    tools: &Tools,
-    build_args: &BTreeMap<String, String>,
-    cancel: &Cancel,
-) -> Result<What, CliError> {
-    let fetcher = Fetcher {
-        tools,
-        secrets: &outside.secrets,
-        ca_bundle: outside.options.ca_bundle.as_deref(),
-        cancel,
-    };
-    let keep_git_dir = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let keep_git_dir = keep_git_dir.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
-    let mut opened = Box::pin(context::open(&args.context, &fetcher, keep_git_dir)).await?;
-    let dockerfile = dockerfile::read(args.file.as_deref(), &mut opened, &tools.progress)?;
-    opened.context.ignore = dockerfile::ignore_of(&opened, args.file.as_deref())?;
-    let named = Box::pin(context::named(&args.build_contexts, &fetcher)).await?;
-    Ok(What {
-        dockerfile,
-        context: opened.context,
-        named,
-    })
-}
-
-fn build_args(args: &Args) -> BTreeMap<String, String> {
-    let mut build_args: BTreeMap<String, String> = BTreeMap::new();
-    for text in &args.build_args {
-        match text.split_once('=') {
-            Some((name, value)) => drop(build_args.insert(name.to_owned(), value.to_owned())),
-            // As docker: a bare name takes the value of the environment, or counts as not given.
-            None => {
-                if let Ok(value) = std::env::var(text) {
-                    build_args.insert(text.clone(), value);
-                }
-            }
-        }
-    }
-    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-        build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert(epoch);
-    }
-    build_args
-}
-
-fn request(
-    args: &Args,
-    outside: &Outside,
-    what: What,
-    build_args: BTreeMap<String, String>,
-    on_layer: Option<LayerHook>,
-) -> Result<Request, CliError> {
+fn request(args: &Args, outside: &Outside, source: Source, on_layer: Option<LayerHook>) -> Result<Request, CliError> {
     let labels = args.labels.iter().map(|l| {
         l.split_once('=')
             .map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into()))
     });
-    let platform = args
-        .platform
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(CliError::usage)?;
     Ok(Request {
-        dockerfile: what.dockerfile,
-        context: what.context,
-        named: what.named,
+        dockerfile: source.dockerfile,
+        context: source.context,
+        named: source.named,
         target: args.target.clone(),
-        build_args,
+        build_args: source.build_args,
         labels: labels.collect(),
-        platform,
+        platform: checks::platform(args)?,
         no_cache: args.no_cache,
         pull: args.pull,
         secrets: outside.secrets.clone(),

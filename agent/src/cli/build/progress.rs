@@ -121,7 +121,7 @@ impl Sink for Plain {
 
 /// Takes out control characters other than tabs, and escape sequences other than colour, so that a build's output cannot steer the
 /// terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
