@@ -30,6 +30,8 @@ pub struct Instruction {
     pub text: String,
     /// Its first physical line.
     pub span: Span,
+    /// Its last physical line, from 1.
+    pub last_line: usize,
 }
 
 /// Holds a command in shell form or exec form.
@@ -135,6 +137,7 @@ impl Instruction {
     /// Moves it to another place: a trigger stands where its image is named.
     pub(super) fn moved_to(mut self, span: Span) -> Self {
         self.span = span;
+        self.last_line = span.line;
         if let Kind::Run { mounts, .. } = &mut self.kind {
             mounts.iter_mut().for_each(|mount| mount.span = span);
         }
@@ -186,6 +189,7 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         kind,
         text: line.text.clone(),
         span: line.whole(),
+        last_line: line.last_line,
     })
 }
 

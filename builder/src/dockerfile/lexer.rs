@@ -26,6 +26,8 @@ pub struct Line {
     pieces: Vec<Piece>,
     /// Heredocs that follow the line.
     pub heredocs: Vec<RawHeredoc>,
+    /// Its last physical line, from 1, with continuations and heredocs.
+    pub last_line: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -204,6 +206,7 @@ impl Reader<'_> {
             text: String::new(),
             pieces: Vec::new(),
             heredocs: Vec::new(),
+            last_line: 0,
         };
         while let Some(raw) = self.physical.get(self.next) {
             let number = self.next + 1;
@@ -236,6 +239,7 @@ impl Reader<'_> {
         }
         line.text.truncate(line.text.trim_end().len());
         self.heredocs(&mut line)?;
+        line.last_line = self.next;
         Ok(Some(line))
     }
 

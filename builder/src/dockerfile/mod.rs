@@ -3,6 +3,7 @@
 //! `lexer` cuts the text into logical lines, `instruction` gives each its type, `stages` groups them, `words` expands variables.
 //! Nothing here touches the file system or the network.
 
+mod excerpt;
 pub mod instruction;
 mod instruction_flags;
 pub mod lexer;
@@ -10,6 +11,7 @@ pub mod mount;
 pub mod stages;
 pub mod words;
 
+pub use excerpt::Excerpt;
 pub use instruction::{Command, CopySource, Heredoc, Instruction, Kind};
 pub use stages::{Dockerfile, Stage};
 

@@ -136,7 +136,10 @@ fn triggers_wait_for_the_stages_that_stand_on_theirs() {
     }
     // An error shows where the image is named.
     let log = site.error_of("FROM base AS q\nONBUILD RUN exit 4\nFROM q\nRUN true\n");
-    assert!(log.contains("exit code: 4") && log.contains("Dockerfile:3:6"), "{log}");
+    assert!(
+        log.contains("exit code: 4") && log.contains("   3 | >>> FROM q\n"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -160,7 +163,7 @@ fn users_groups_and_homes() {
     for user in ["nobody", "app:nogroup"] {
         let text = site.error_of(&format!("FROM base\nUSER {user}\nRUN true\n"));
         assert!(
-            text.contains("in the image's /etc/") && text.contains("Dockerfile:3:1"),
+            text.contains("in the image's /etc/") && text.contains("   3 | >>> RUN true\n"),
             "{text}"
         );
     }

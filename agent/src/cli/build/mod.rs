@@ -181,7 +181,14 @@ fn failed(error: BuildError) -> CliError {
     } else {
         Kind::Failed
     };
-    let error = CliError::failed(error).of_kind(kind);
+    let excerpt = match &error {
+        BuildError::Step { excerpt, .. } => Some(excerpt.clone()),
+        _ => None,
+    };
+    let mut error = CliError::failed(error).of_kind(kind);
+    if let Some(excerpt) = excerpt {
+        error = error.below_excerpt(excerpt);
+    }
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
