@@ -15,6 +15,8 @@ pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 pub(crate) const JOB_LOGINS: &str = "ROADSTEAD_JOB_LOGINS";
 /// Asks for output without colour.
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
+/// Names the kind of terminal.
+pub(crate) const TERM: &str = "TERM";
 
 /// Variables whose values are masked in a job's log.
 pub(crate) const SECRET_NAMES: [&str; 4] = [

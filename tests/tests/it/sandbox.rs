@@ -108,7 +108,11 @@ fn no_terminal_of_the_caller_is_reachable() {
     let site = Site::new();
     // With the caller's terminal a RUN could push keystrokes into the caller's shell (TIOCSTI).
     site.dockerfile("FROM base\nRUN (exec 3<>/dev/tty) 2>/dev/null && echo 'HAS'' TERMINAL'; echo end of test\n");
-    let line = format!("{} build {}", roadstead().display(), site.context().display());
+    let line = format!(
+        "{} build --progress=plain {}",
+        roadstead().display(),
+        site.context().display()
+    );
     let mut command = Command::new("script");
     let output = site
         .prepare(&mut command)

@@ -90,15 +90,15 @@ pub(crate) struct Args {
 /// Values of `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ProgressKind {
-    /// Coloured lines on a terminal, plain lines elsewhere.
+    /// A live tree on a terminal, plain lines elsewhere.
     Auto,
     /// Plain lines.
     Plain,
-    /// Lines with colour.
+    /// A live tree; standard error must be a terminal.
     Tty,
     /// Nothing.
     Quiet,
-    /// A JSON document a line.
+    /// BuildKit's SolveStatus documents, one a line.
     Rawjson,
 }
 

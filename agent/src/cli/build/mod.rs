@@ -74,7 +74,8 @@ impl Outside {
 }
 
 async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitCode, CliError> {
-    let progress = Progress::new(progress::sink(args.progress, args.quiet));
+    let renderer = progress::renderer(args.progress, args.quiet)?;
+    let progress = Progress::new(renderer.clone());
     let cancel = Cancel::default();
     let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
     let signal = interrupt.clone();
@@ -88,6 +89,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
     }
     let result = build_and_export(&args, &outside, progress, &cancel).await;
     listening.abort();
+    renderer.finish();
     match (result, signal.signal()) {
         (Err(_), Some(number)) => Err(CliError::failed("the build was canceled").of_kind(Kind::Signal(number))),
         (result, _) => result.map(|()| ExitCode::SUCCESS),
@@ -312,7 +314,7 @@ async fn push_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], cancel
         };
         match pushed {
             Ok(digest) => {
-                vertex.log(format!("digest: {digest}"));
+                vertex.note(format!("digest: {digest}"));
                 vertex.done();
             }
             Err(error) => {
@@ -339,7 +341,7 @@ fn report(args: &Args, tools: &Arc<Tools>, built: &Built, names: &[Reference]) -
                 .store
                 .tag(name, &built.image.descriptor)
                 .map_err(CliError::failed)?;
-            vertex.log(format!("naming to {}", name.canonical()));
+            vertex.note(format!("naming to {}", name.canonical()));
         }
         vertex.done();
     }

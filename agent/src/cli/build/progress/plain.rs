@@ -1,171 +1,170 @@
-//! Progress as lines on standard error, in BuildKit's plain form, or as JSON documents.
+//! Progress as lines, in BuildKit's plain form: `#5 [2/3] RUN npm ci`, `#5 0.312 output`, `#5 DONE 1.2s`.
 
-use std::collections::HashMap;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use roadstead_builder::progress::{Event, Sink, VertexId};
 
-use super::flags::ProgressKind;
-use crate::environment;
+use super::tail::{Tail, seconds};
+use super::text::printable;
+use super::{Renderer, write_line};
 
-/// Chooses the renderer.
-pub(super) fn sink(kind: ProgressKind, quiet: bool) -> Arc<dyn Sink> {
-    let colour_wanted = std::env::var_os(environment::NO_COLOR).is_none_or(|v| v.is_empty());
-    let terminal = io::stderr().is_terminal();
-    match kind {
-        _ if quiet => Arc::new(Silent),
-        ProgressKind::Quiet => Arc::new(Silent),
-        ProgressKind::Rawjson => Arc::new(RawJson),
-        ProgressKind::Plain => Arc::new(Plain::new(false)),
-        ProgressKind::Tty => Arc::new(Plain::new(colour_wanted)),
-        ProgressKind::Auto => Arc::new(Plain::new(terminal && colour_wanted)),
-    }
-}
+/// Lines of a failed step's output that are shown again at the end, as many as BuildKit shows.
+const LAST_LINES: usize = 10;
 
-/// Shows warnings only.
-struct Silent;
-
-impl Sink for Silent {
-    fn event(&self, event: &Event) {
-        if let Event::Warning { message } = event {
-            write_line(&format!("warning: {message}"));
-        }
-    }
-}
-
-/// One JSON document a line.
-struct RawJson;
-
-impl Sink for RawJson {
-    fn event(&self, event: &Event) {
-        if let Ok(text) = serde_json::to_string(event) {
-            write_line(&text);
-        }
-    }
-}
-
-/// `#5 [2/3] RUN npm ci`, `#5 0.312 output`, `#5 DONE 1.2s`; a step's name again when another one's lines came between.
-struct Plain {
-    colour: bool,
-    state: Mutex<State>,
-}
+/// Writes a line for each event; a step's name again when another one's lines came between.
+#[derive(Default)]
+pub(super) struct Plain(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    names: HashMap<VertexId, String>,
-    last: VertexId,
+    steps: BTreeMap<VertexId, Step>,
+    /// The step whose lines are being written.
+    current: Option<VertexId>,
+    begun: bool,
 }
 
-impl Plain {
-    fn new(colour: bool) -> Self {
-        Self {
-            colour,
-            state: Mutex::new(State::default()),
+struct Step {
+    name: String,
+    tail: Tail,
+    failed: bool,
+}
+
+impl State {
+    /// Gives the lines that an event makes.
+    fn lines(&mut self, event: &Event) -> Vec<String> {
+        match event {
+            Event::Started { id, name } => {
+                let step = Step {
+                    name: printable(name),
+                    tail: Tail::new(LAST_LINES),
+                    failed: false,
+                };
+                self.steps.insert(*id, step);
+                self.turn_to(*id)
+            }
+            Event::Log {
+                id, line, seconds: at, ..
+            } => {
+                let line = printable(line);
+                let text = format!("{} {line}", seconds(*at));
+                if let Some(step) = self.steps.get_mut(id) {
+                    step.tail.push(*at, line);
+                }
+                self.of_step(*id, &text)
+            }
+            Event::Note { id, text } => self.of_step(*id, &format!("{} done", printable(text))),
+            Event::Cached { id } => self.end(*id, "CACHED"),
+            Event::Done { id, seconds } => self.end(*id, &format!("DONE {seconds:.1}s")),
+            Event::Failed { id, message } => {
+                if let Some(step) = self.steps.get_mut(id) {
+                    step.failed = true;
+                }
+                self.end(*id, &format!("ERROR: {}", printable(message)))
+            }
+            Event::Canceled { id } => self.end(*id, "CANCELED"),
+            Event::Warning { message } => vec![format!("warning: {}", printable(message))],
         }
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
+    /// Begins or goes on with the lines of a step.
+    fn turn_to(&mut self, id: VertexId) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.current == Some(id) {
+            return lines;
         }
+        if let Some(left) = self.current.replace(id) {
+            lines.push(format!("#{left} ..."));
+        }
+        if std::mem::replace(&mut self.begun, true) {
+            lines.push(String::new());
+        }
+        let name = self.steps.get(&id).map_or("", |step| step.name.as_str());
+        lines.push(format!("#{id} {name}"));
+        lines
     }
 
-    fn line(&self, state: &mut State, id: VertexId, text: &str) {
-        if state.last != id {
-            if state.last != 0 {
-                write_line("");
-            }
-            if let Some(name) = state.names.get(&id) {
-                write_line(&format!("#{id} {}", self.paint("36", name)));
-            }
-            state.last = id;
+    fn of_step(&mut self, id: VertexId, text: &str) -> Vec<String> {
+        let mut lines = self.turn_to(id);
+        lines.push(format!("#{id} {text}"));
+        lines
+    }
+
+    fn end(&mut self, id: VertexId, text: &str) -> Vec<String> {
+        let lines = self.of_step(id, text);
+        self.current = None;
+        if self.steps.get(&id).is_some_and(|step| !step.failed) {
+            self.steps.remove(&id);
         }
-        write_line(&format!("#{id} {text}"));
+        lines
     }
 }
 
 impl Sink for Plain {
     fn event(&self, event: &Event) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            Event::Started { id, name } => {
-                state.names.insert(*id, printable(name));
-                if state.last != 0 {
-                    write_line("");
-                }
-                write_line(&format!("#{id} {}", self.paint("36", &printable(name))));
-                state.last = *id;
-            }
-            Event::Log { id, line, seconds } => {
-                self.line(&mut state, *id, &format!("{seconds:.3} {}", printable(line)));
-            }
-            Event::Cached { id } => self.line(&mut state, *id, &self.paint("34", "CACHED")),
-            Event::Done { id, seconds } => {
-                self.line(&mut state, *id, &self.paint("32", &format!("DONE {seconds:.1}s")));
-            }
-            Event::Failed { id, message } => self.line(
-                &mut state,
-                *id,
-                &self.paint("31", &format!("ERROR: {}", printable(message))),
-            ),
-            Event::Canceled { id } => self.line(&mut state, *id, "CANCELED"),
-            Event::Warning { message } => {
-                write_line(&format!("{}: {}", self.paint("33", "warning"), printable(message)));
-            }
-        }
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.lines(event).iter().for_each(|line| write_line(line));
     }
 }
 
-/// Takes out control characters other than tabs, and escape sequences other than colour, so that a build's output cannot steer the
-/// terminal.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        if let Some(length) = colour_sequence(rest) {
-            out.push_str(&rest[..length]);
-            rest = &rest[length..];
-            continue;
+impl Renderer for Plain {
+    fn finish(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for step in std::mem::take(&mut state.steps)
+            .into_values()
+            .filter(|step| step.failed)
+        {
+            step.tail.of_failed(&step.name).iter().for_each(|line| write_line(line));
         }
-        if !c.is_control() || c == '\t' {
-            out.push(c);
-        }
-        rest = &rest[c.len_utf8()..];
     }
-    out
-}
-
-/// Gives the length of a colour sequence (`ESC [ 1 ; 31 m`) at the beginning of the text.
-fn colour_sequence(text: &str) -> Option<usize> {
-    let parameters = text.strip_prefix("\x1b[")?;
-    let end = parameters.find(|c: char| !c.is_ascii_digit() && !matches!(c, ';' | ':'))?;
-    parameters[end..].starts_with('m').then_some(2 + end + 1)
-}
-
-fn write_line(text: &str) {
-    // Nobody reads standard error any more: the build itself goes on.
-    drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
 #[cfg(test)]
 mod tests {
+    use roadstead_builder::progress::Stream;
+
     use super::*;
 
     #[test]
-    fn only_colour_reaches_the_terminal() {
-        for (text, want) in [
-            ("plain\ttext \u{e9}", "plain\ttext \u{e9}"),
-            ("\x1b[1;31mred\x1b[0m \x1b[m", "\x1b[1;31mred\x1b[0m \x1b[m"),
-            ("\x1b[2Jgone\x1b[H", "[2Jgone[H"),
-            ("\x1b]0;title\x07", "]0;title"),
-            ("a\rb\x08c\u{9b}31m", "abc31m"),
-            ("\x1b[31", "[31"),
-            ("\x1b", ""),
-        ] {
-            assert_eq!(printable(text), want, "{text:?}");
-        }
+    fn the_lines_are_buildkits() {
+        let name = |text: &str| text.to_owned();
+        let log = |id, line: &str| Event::Log {
+            id,
+            stream: Stream::Output,
+            line: line.to_owned(),
+            seconds: 12.3456,
+        };
+        let mut state = State::default();
+        let events = [
+            Event::Started {
+                id: 1,
+                name: name("[1/2] RUN a\x1b[2J"),
+            },
+            log(1, "one"),
+            Event::Started {
+                id: 2,
+                name: name("[2/2] RUN b"),
+            },
+            log(1, "two"),
+            Event::Note {
+                id: 1,
+                text: name("exporting"),
+            },
+            Event::Done { id: 1, seconds: 1.26 },
+            Event::Cached { id: 2 },
+            Event::Started { id: 3, name: name("c") },
+            Event::Canceled { id: 3 },
+            Event::Started { id: 4, name: name("d") },
+            log(4, "said"),
+            Event::Failed {
+                id: 4,
+                message: name("no\n"),
+            },
+        ];
+        let lines: Vec<String> = events.iter().flat_map(|event| state.lines(event)).collect();
+        let want = "#1 [1/2] RUN a[2J\n#1 12.35 one\n#1 ...\n\n#2 [2/2] RUN b\n#2 ...\n\n#1 [1/2] RUN a[2J\n#1 12.35 two\n\
+                    #1 exporting done\n#1 DONE 1.3s\n\n#2 [2/2] RUN b\n#2 CACHED\n\n#3 c\n#3 CANCELED\n\n#4 d\n#4 12.35 said\n#4 ERROR: no";
+        assert_eq!(lines.join("\n"), want);
+        assert_eq!(state.steps.keys().collect::<Vec<_>>(), [&4]);
     }
 }
