@@ -55,8 +55,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(super) push: bool,
     /// Put the image into the local store (always done when it has a name).
-    #[arg(long)]
-    load: bool,
+    #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    load: Option<bool>,
     /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
     #[arg(short = 'o', long = "output", value_name = "DEST")]
     outputs: Vec<String>,
@@ -80,6 +80,9 @@ pub(crate) struct Args {
     /// Taken for docker's sake: a context is not sent anywhere.
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     compress: Option<bool>,
+    /// Taken for docker's sake: there is one builder, `default`.
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(super) builder: Option<String>,
     #[command(flatten)]
     refused: Refused,
     /// The process that runs the job this build is a part of; the build ends with it.
@@ -106,6 +109,10 @@ impl Args {
     /// Refuses what cannot be honoured.
     pub(super) fn check(&self) -> Result<(), String> {
         self.refused.check()?;
+        // In a job the builder may have other names; there, the docker shim has looked.
+        if let (Some(builder), None) = (self.builder.as_deref().filter(|b| *b != "default"), self.runner) {
+            return Err(format!("there is no builder `{builder}`: the one here is `default`"));
+        }
         let context = self.context.to_string_lossy();
         if context == "-" || context.contains("://") || context.starts_with("git@") {
             return Err(format!(

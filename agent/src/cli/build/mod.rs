@@ -1,6 +1,7 @@
 //! `roadstead build`: docker build's command line over the builder.
 
 mod flags;
+mod line;
 mod names;
 mod output;
 mod progress;
@@ -8,6 +9,7 @@ mod refused;
 mod secrets;
 
 pub(super) use flags::Args;
+pub(crate) use line::builder;
 pub(crate) use names::pushed;
 
 use std::collections::BTreeMap;

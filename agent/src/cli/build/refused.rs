@@ -5,13 +5,12 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Flags with a value, and their short forms.
-const WITH_VALUE: [(&str, Option<char>); 25] = [
+const WITH_VALUE: [(&str, Option<char>); 24] = [
     ("add-host", None),
     ("allow", None),
     ("annotation", None),
     ("attest", None),
     ("build-context", None),
-    ("builder", None),
     ("cache-from", None),
     ("cache-to", None),
     ("call", None),
