@@ -35,7 +35,7 @@ impl Call {
         while let Some(argument) = rest.next() {
             match argument.as_str() {
                 "-D" | "--debug" => {}
-                "--builder" => builder = rest.next().cloned(),
+                "--builder" => builder = Some(rest.next().cloned().ok_or("--builder without a name")?),
                 option if option.starts_with("--builder=") => {
                     builder = option.split_once('=').map(|(_, name)| name.to_owned());
                 }
@@ -331,6 +331,7 @@ mod tests {
             ("--help", call(None, &["help"])),
             ("", call(None, &[])),
             ("--what=1 ls", Err("--what".to_owned())),
+            ("--builder", Err("--builder without a name".to_owned())),
         ] {
             assert_eq!(read(line), want, "{line}");
         }

@@ -78,9 +78,11 @@ impl Renderer for Terminal {
         self.shared.wake.notify_all();
         let drawing = self.drawing.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(drawing) = drawing {
-            notices::redirect(None);
             // One that panicked has said so.
             drop(drawing.join());
+            notices::redirect(None);
+            // What came after the last picture.
+            self.shared.tree().take_above().iter().for_each(|line| write_line(line));
         }
     }
 }

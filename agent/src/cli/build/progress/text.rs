@@ -72,12 +72,13 @@ fn escape_sequence(text: &str) -> usize {
     match body.chars().next() {
         // CSI: up to a letter or the like.
         Some('[') => end(body[1..].find(|c| matches!(c, '@'..='~')).map(|at| at + 1), 2),
-        // OSC, DCS and other strings: up to BEL or ST.
-        Some(']' | 'P' | 'X' | '^' | '_') => {
-            let bell = body.find('\x07').map(|at| at + 1);
-            let terminator = body.find("\x1b\\").map(|at| at + 2);
-            end(bell.into_iter().chain(terminator).min(), 1)
-        }
+        // OSC, DCS and other strings: up to BEL or ST, which is ESC and a backslash. Another ESC ends them, too.
+        Some(']' | 'P' | 'X' | '^' | '_') => match body.find(['\x07', '\x1b']) {
+            Some(at) if body[at..].starts_with('\x07') => at + 2,
+            Some(at) if body[at..].starts_with("\x1b\\") => at + 3,
+            Some(at) => at + 1,
+            None => all,
+        },
         // Others: intermediates, then one character.
         Some(_) => {
             let last = body.find(|c| !matches!(c, ' '..='/'));
@@ -139,6 +140,7 @@ mod tests {
             ("\x1b(B\x1b=\x1b7x\x1b", "x"),
             ("\x1b[2", ""),
             ("\x1b]never ends", ""),
+            ("\x1b]1\x1b]2\x07a\x1bP\x1b[1mb", "ab"),
             (" 10%\r 20%\r", " 20%"),
             ("old and long\rnew", "new"),
             ("a\tb\u{9b}31m", "a       b31m"),

@@ -1,8 +1,9 @@
 //! `docker buildx imagetools create`.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
@@ -75,7 +76,7 @@ pub(super) async fn serve(
         Err(reason) => return session.fail(&format!("ERROR: {reason}")).await,
     };
     let client = or_fail!(session, context.client());
-    for (source, place) in sources.iter().zip(&places) {
+    for (source, place) in sources.iter().zip(&places).filter(|(source, _)| source.is_described()) {
         let (found, _) = or_fail!(session, select(&client.image(place), &Selection::All).await);
         if let Err(reason) = source.check(&found) {
             return session.fail(&reason).await;
@@ -126,15 +127,24 @@ fn read(create: &Create, session: &Session) -> Result<(Vec<Reference>, Vec<Sourc
     }
     for file in &create.files {
         let path = session.directory().join(file);
-        let failed = |error: io::Error| format!("cannot read `{}`: {error}", path.display());
-        if std::fs::metadata(&path).map_err(failed)?.len() > MAX_FILE {
-            return Err(format!("`{}` is too large for a descriptor", path.display()));
-        }
-        texts.push(std::fs::read_to_string(&path).map_err(failed)?);
+        texts.push(read_file(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?);
     }
     texts.extend(create.sources.iter().cloned());
     let sources = texts.iter().map(|text| Source::read(text)).collect::<Result<_, _>>()?;
     Ok((tags, sources))
+}
+
+/// Reads a small file; a pipe could hold up the runner.
+fn read_file(path: &Path) -> io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut text = String::new();
+    let read = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_FILE {
+        return Err(io::Error::other("it is too large for a descriptor"));
+    }
+    Ok(text)
 }
 
 fn tag(text: &str) -> Result<Reference, String> {

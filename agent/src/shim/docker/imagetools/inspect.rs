@@ -48,7 +48,7 @@ pub(super) async fn serve(
         None | Some("{{.Manifest}}") => or_fail!(session, described(&name, &root, &bytes)),
         Some(format) => {
             let mut document = json!({"Name": inspect.name, "Manifest": or_fail!(session, manifest(&root, &bytes))});
-            if format.contains("Image") || format == "json" || format.contains("json .}}") {
+            if wants_image(format) {
                 document["Image"] = or_fail!(session, image(&source, &root, &bytes).await);
             }
             match template::render(format, &document) {
@@ -59,6 +59,12 @@ pub(super) async fn serve(
     };
     session.line(&text).await?;
     Ok(0)
+}
+
+/// Whether a template speaks of the configuration, or of all there is: it lies in blobs of its own.
+fn wants_image(format: &str) -> bool {
+    let mut words = format.split(|c: char| c.is_whitespace() || matches!(c, '{' | '}'));
+    format == "json" || format.contains("Image") || words.any(|word| word == ".")
 }
 
 /// What is shown without a format, as buildx lays it out.

@@ -48,6 +48,11 @@ impl Source {
         Ok(source)
     }
 
+    /// Whether it says more than where the image is.
+    pub(super) fn is_described(&self) -> bool {
+        self.size.is_some() || self.media_type.is_some()
+    }
+
     /// Compares what was found with what a descriptor says of it.
     pub(super) fn check(&self, found: &Descriptor) -> Result<(), String> {
         let wrong = |what: &str, said: String, is: String| {
