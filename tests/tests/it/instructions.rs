@@ -304,8 +304,6 @@ fn what_is_not_taken_is_an_error_with_its_place() {
         ("RUN --mount=target=/x,source=missing true", "missing"),
         ("RUN --network=bridge true", "--network"),
         ("RUN --security=insecure true", "--security"),
-        ("COPY --parents a /x", "--parents"),
-        ("COPY --exclude=b a /x", "--exclude"),
         ("ADD --checksum=sha256:00 a /x", "--checksum"),
         ("ADD git@github.com:a/b.git /x", "git"),
         ("ONBUILD FROM base", "isn't allowed as an ONBUILD trigger"),
@@ -321,8 +319,10 @@ fn what_is_not_taken_is_an_error_with_its_place() {
         ("COPY --from=$x a /", "--from"),
     ] {
         let log = site.error_of(&format!("FROM base\n\n{line}\n"));
+        // What only the step itself finds out is shown as a failed step.
+        let pointed = log.contains("Dockerfile:3:") && log.contains("\n3 | ") && log.contains('^');
         assert!(
-            log.contains(want) && log.contains("Dockerfile:3:") && log.contains("\n3 | ") && log.contains('^'),
+            log.contains(want) && (pointed || log.contains(&format!("   3 | >>> {line}\n"))),
             "{line}: {log}"
         );
     }
