@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod directives;
+mod excerpt;
 pub mod instruction;
 mod instruction_flags;
 pub mod lexer;
@@ -16,6 +17,7 @@ mod scope;
 pub mod stages;
 pub mod words;
 
+pub use excerpt::Excerpt;
 pub use instruction::{Command, CopySource, Heredoc, Instruction, Kind};
 pub use stages::{Dockerfile, Stage};
 

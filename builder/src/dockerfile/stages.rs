@@ -2,7 +2,7 @@
 
 use super::check::Options;
 use super::instruction::{Instruction, Kind};
-use super::{DockerfileError, SourceText, Span};
+use super::{DockerfileError, Excerpt, SourceText, Span};
 use std::sync::Arc;
 
 /// Holds a parsed Dockerfile.
@@ -59,6 +59,12 @@ impl Dockerfile {
     #[must_use]
     pub fn error(&self, span: Span, message: impl Into<String>) -> DockerfileError {
         DockerfileError::new(&self.source, span, message)
+    }
+
+    /// Cuts out an instruction with the lines around it.
+    #[must_use]
+    pub fn excerpt(&self, instruction: &Instruction) -> Excerpt {
+        Excerpt::new(&self.source, instruction.span.line, instruction.extent.last_line)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::beneath::FileError;
 use crate::context::files::SelectError;
-use crate::dockerfile::DockerfileError;
+use crate::dockerfile::{DockerfileError, Excerpt};
 use crate::rootfs::copy::CopyError;
 use crate::rootfs::diff::DiffError;
 use crate::rootfs::overlay::OverlayError;
@@ -19,11 +19,21 @@ pub enum BuildError {
         /// The message and its place.
         place: Box<DockerfileError>,
     },
+    /// A step failed; the message holds all causes.
+    #[error("{message}")]
+    Step {
+        /// What went wrong.
+        message: String,
+        /// The instruction in its Dockerfile.
+        excerpt: Excerpt,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// No stage of that name.
     #[error("target stage `{0}` could not be found")]
     NoTarget(String),
     /// A RUN command failed.
-    #[error("process `{command}` did not complete successfully: exit code: {status}")]
+    #[error("process {command:?} did not complete successfully: exit code: {status}")]
     Run {
         /// The command as it was run.
         command: String,
@@ -74,6 +84,7 @@ impl BuildError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::At { place } => place.hint.clone(),
+            Self::Step { hint, .. } => hint.clone(),
             Self::Registry(e) | Self::Remote(crate::context::remote::RemoteError::Download(e)) => e.hint(),
             Self::Overlay(OverlayError::Store(e)) => e.hint(),
             _ => None,

@@ -200,8 +200,8 @@ async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
         .collect::<Result<_>>()?;
     let vertex = shared.tools.progress.start("exporting to image");
     let image = assemble(&shared.tools.store, &state, &layers, &shared.created)?;
-    vertex.log(format!("exporting manifest {}", image.descriptor.digest));
-    vertex.log(format!("exporting config {}", image.config_digest));
+    vertex.note(format!("exporting manifest {}", image.descriptor.digest));
+    vertex.note(format!("exporting config {}", image.config_digest));
     vertex.done();
     Ok(Built {
         image,

@@ -3,7 +3,7 @@
 use super::bases::Base;
 use super::error::{BuildError, Result};
 use super::history;
-use super::shared::{Results, Shared, StageResult, placed};
+use super::shared::{Results, Shared, StageResult, of_step, placed};
 use super::variables::Scope;
 use crate::beneath::Dir;
 use crate::cache::key::KeyBuilder;
@@ -89,7 +89,11 @@ impl<'a> StageRun<'a> {
     }
 
     fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {
-        placed(self.shared, instruction.span, None, error)
+        if makes_files(&instruction.kind) {
+            of_step(self.shared, instruction, error)
+        } else {
+            placed(self.shared, instruction.span, None, error)
+        }
     }
 
     async fn instruction(&mut self, instruction: &Instruction) -> Result<()> {

@@ -74,8 +74,10 @@ impl Call {
 
     /// Answers on standard output. Findings make the exit status 1.
     pub(super) fn answer(self, args: &Args) -> Result<ExitCode, CliError> {
-        let progress = Progress::new(progress::sink(args.progress, args.quiet));
-        let source = Source::local(args, &progress)?;
+        let renderer = progress::renderer(args.progress, args.quiet)?;
+        let source = Source::local(args, &Progress::new(renderer.clone()));
+        renderer.finish();
+        let source = source?;
         match self.what {
             What::Check => self.check(args, &source),
             What::Outline => {

@@ -89,7 +89,7 @@ async fn repository(mut git: GitRef, fetcher: &Fetcher<'_>, keep_git_dir: bool) 
         .start(format!("load git source {}", shown(&git.remote)));
     let commit = fetcher.commit(&git).await.map_err(super::failed)?;
     let (directory, _) = fetcher.checkout(&git, &commit).await.map_err(super::failed)?;
-    vertex.log(format!("commit {}", commit.hash));
+    vertex.note(format!("commit {}", commit.hash));
     vertex.done();
     let path = match &git.subdir {
         Some(subdir) => below(&directory, subdir)?,

@@ -60,8 +60,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(super) push: bool,
     /// Put the image into the local store (always done when it has a name).
-    #[arg(long)]
-    load: bool,
+    #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    load: Option<bool>,
     /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
     #[arg(short = 'o', long = "output", value_name = "DEST")]
     outputs: Vec<String>,
@@ -91,6 +91,9 @@ pub(crate) struct Args {
     /// Taken for docker's sake: a context is not sent anywhere.
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     compress: Option<bool>,
+    /// Taken for docker's sake: there is one builder, `default`.
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(super) builder: Option<String>,
     #[command(flatten)]
     refused: Refused,
     /// The process that runs the job this build is a part of; the build ends with it.
@@ -101,15 +104,15 @@ pub(crate) struct Args {
 /// Values of `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ProgressKind {
-    /// Coloured lines on a terminal, plain lines elsewhere.
+    /// A live tree on a terminal, plain lines elsewhere.
     Auto,
     /// Plain lines.
     Plain,
-    /// Lines with colour.
+    /// A live tree; standard error must be a terminal.
     Tty,
     /// Nothing.
     Quiet,
-    /// A JSON document a line.
+    /// BuildKit's SolveStatus documents, one a line.
     Rawjson,
 }
 
@@ -119,6 +122,10 @@ impl Args {
         self.refused.check()?;
         if self.context == "-" && self.file.as_deref() == Some(Path::new("-")) {
             return Err("the context and the Dockerfile cannot both be standard input".to_owned());
+        }
+        // In a job the builder may have other names; there, the docker shim has looked.
+        if let (Some(builder), None) = (self.builder.as_deref().filter(|b| *b != "default"), self.runner) {
+            return Err(format!("there is no builder `{builder}`: the one here is `default`"));
         }
         if let Some(network) = self
             .network_mode

@@ -7,6 +7,7 @@ mod describe;
 mod dockerfile;
 mod findings;
 mod flags;
+mod line;
 mod names;
 mod output;
 mod progress;
@@ -16,6 +17,7 @@ mod secrets;
 mod source;
 
 pub(super) use flags::Args;
+pub(crate) use line::builder;
 pub(crate) use names::pushed;
 
 use std::collections::BTreeMap;
@@ -84,7 +86,8 @@ impl Outside {
 }
 
 async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitCode, CliError> {
-    let progress = Progress::new(progress::sink(args.progress, args.quiet));
+    let renderer = progress::renderer(args.progress, args.quiet)?;
+    let progress = Progress::new(renderer.clone());
     let cancel = Cancel::default();
     let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
     let signal = interrupt.clone();
@@ -98,6 +101,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
     }
     let result = build_and_export(&args, &outside, progress, &cancel).await;
     listening.abort();
+    renderer.finish();
     match (result, signal.signal()) {
         (Err(_), Some(number)) => Err(CliError::failed("the build was canceled").of_kind(Kind::Signal(number))),
         (result, _) => result.map(|()| ExitCode::SUCCESS),
@@ -186,7 +190,14 @@ fn failed(error: BuildError) -> CliError {
     } else {
         Kind::Failed
     };
-    let error = CliError::failed(error).of_kind(kind);
+    let excerpt = match &error {
+        BuildError::Step { excerpt, .. } => Some(excerpt.clone()),
+        _ => None,
+    };
+    let mut error = CliError::failed(error).of_kind(kind);
+    if let Some(excerpt) = excerpt {
+        error = error.below_excerpt(excerpt);
+    }
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -254,7 +265,7 @@ async fn push_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], cancel
         };
         match pushed {
             Ok(digest) => {
-                vertex.log(format!("digest: {digest}"));
+                vertex.note(format!("digest: {digest}"));
                 vertex.done();
             }
             Err(error) => {
@@ -281,7 +292,7 @@ fn report(args: &Args, tools: &Arc<Tools>, built: &Built, names: &[Reference]) -
                 .store
                 .tag(name, &built.image.descriptor)
                 .map_err(CliError::failed)?;
-            vertex.log(format!("naming to {}", name.canonical()));
+            vertex.note(format!("naming to {}", name.canonical()));
         }
         vertex.done();
     }

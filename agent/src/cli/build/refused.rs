@@ -10,7 +10,6 @@ const WITH_VALUE: &[(&str, Option<char>)] = &[
     ("allow", None),
     ("annotation", None),
     ("attest", None),
-    ("builder", None),
     ("cache-from", None),
     ("cache-to", None),
     ("cgroup-parent", None),
