@@ -24,12 +24,16 @@ use compare::{Verdict, judge};
 use options::Options;
 use workshop::Workshop;
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 9] = [
     Need::Program("mmdebstrap", "mmdebstrap"),
     Need::Package("busybox-static"),
     Need::Program("git", "git"),
     Need::Program("setfattr", "attr"),
     Need::Program("newuidmap", "uidmap"),
+    Need::Program("setcap", "libcap2-bin"),
+    Need::Program("zstd", "zstd"),
+    Need::Program("xz", "xz-utils"),
+    Need::Program("bzip2", "bzip2"),
 ];
 
 /// Runs what was asked for; an error tells how many cases differ.
