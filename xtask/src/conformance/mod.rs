@@ -130,6 +130,16 @@ fn verdict(workshop: &Workshop, case: &Case) -> Result<Verdict> {
     let ours = ours.end()?;
     let theirs = theirs.map(workshop::Running::end).transpose()?;
     if let Some(theirs) = &theirs {
+        // Every build that fails would look like one that must.
+        if ["Cannot connect to the Docker daemon", "error reading from server: EOF"]
+            .iter()
+            .any(|text| theirs.printed().contains(text))
+        {
+            return Err(TaskError::new(format!(
+                "the oracle's daemon ended with {}: give this case a tree",
+                case.name
+            )));
+        }
         workshop.save(case, theirs)?;
     }
     // A file of the context may be as old as the clock's last second.
