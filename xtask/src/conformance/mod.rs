@@ -24,12 +24,16 @@ use compare::{Verdict, judge};
 use options::Options;
 use workshop::Workshop;
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 9] = [
     Need::Program("mmdebstrap", "mmdebstrap"),
     Need::Package("busybox-static"),
     Need::Program("git", "git"),
     Need::Program("setfattr", "attr"),
     Need::Program("newuidmap", "uidmap"),
+    Need::Program("setcap", "libcap2-bin"),
+    Need::Program("zstd", "zstd"),
+    Need::Program("xz", "xz-utils"),
+    Need::Program("bzip2", "bzip2"),
 ];
 
 /// Runs what was asked for; an error tells how many cases differ.
@@ -128,6 +132,16 @@ fn verdict(workshop: &Workshop, case: &Case) -> Result<Verdict> {
     let ours = ours.end()?;
     let mut theirs = theirs.map(workshop::Running::end).transpose()?;
     if let Some(theirs) = &mut theirs {
+        // Every build that fails would look like one that must.
+        if ["Cannot connect to the Docker daemon", "error reading from server: EOF"]
+            .iter()
+            .any(|text| theirs.printed().contains(text))
+        {
+            return Err(TaskError::new(format!(
+                "the oracle's daemon ended with {}: give this case a tree",
+                case.name
+            )));
+        }
         workshop.save(case, theirs)?;
     }
     // A file of the context may be as old as the clock's last second.
