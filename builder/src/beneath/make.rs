@@ -154,7 +154,9 @@ impl Dir {
         let mut dir = self.plain_dir(Path::new(""))?;
         for name in self.landing(path)?.iter() {
             if dir.metadata(name)?.is_none() {
-                dir.create_dir(name, 0o755)?;
+                // Below a set-group-id directory the bit is inherited, as by mkdir(2).
+                let group_bit = fs::fstat(&dir.fd).map_or(0, |stat| stat.st_mode & 0o2000);
+                dir.create_dir(name, 0o755 | group_bit)?;
                 if let Some(owner) = owner {
                     dir.set_owner(name, owner)?;
                 }

@@ -4,6 +4,7 @@ use super::Context;
 use super::ignore::Ignore;
 use super::pattern::{Pattern, PatternError};
 use crate::beneath::{Dir, FileError, Xattr, clean, kind};
+use crate::dockerfile::instruction::nearest;
 use roadstead_registry_client::Digest;
 use rustix::fs::FileType;
 use sha2::{Digest as _, Sha256};
@@ -23,7 +24,7 @@ const MAX_DEPTH: usize = 1024;
 pub enum SelectError {
     /// A source without wildcard names nothing.
     #[error("`{0}` not found{1}")]
-    NotFound(String, &'static str),
+    NotFound(String, String),
     /// A malformed wildcard.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -181,7 +182,7 @@ impl Tree {
         }
         let found = selected.iter().any(|one| one.entries.len() > 1);
         if !found && !Pattern::is_pattern(source) {
-            return Err(SelectError::NotFound(source.to_owned(), ""));
+            return Err(SelectError::NotFound(source.to_owned(), String::new()));
         }
         Ok(selected)
     }
@@ -196,15 +197,31 @@ impl Tree {
             if self.ignored(&cleaned) && !self.may_return(&cleaned) {
                 return Err(SelectError::NotFound(
                     source.to_owned(),
-                    ": the ignore file leaves it out",
+                    ": the ignore file leaves it out".to_owned(),
                 ));
             }
             if self.root.follow(&cleaned)?.is_none() {
-                return Err(SelectError::NotFound(source.to_owned(), ""));
+                return Err(SelectError::NotFound(source.to_owned(), self.near(&cleaned)));
             }
             found.push(cleaned);
         }
         found.into_iter().map(|path| self.load(&path)).collect()
+    }
+
+    /// Ends a message with the file beside `path` whose name was probably meant.
+    fn near(&self, path: &Path) -> String {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+            return String::new();
+        };
+        let Ok(names) = self.root.find_dir(parent).and_then(|dir| dir.names()) else {
+            return String::new();
+        };
+        let mut known: Vec<&str> = names.iter().filter_map(|known| known.to_str()).collect();
+        known.retain(|known| !self.ignored(&parent.join(known)));
+        let found = nearest(name, known.into_iter());
+        found.map_or_else(String::new, |known| {
+            format!(": did you mean `{}`?", parent.join(known).display())
+        })
     }
 
     fn expand(&self, parts: &[&OsStr], base: PathBuf, found: &mut Vec<PathBuf>) -> Result<()> {

@@ -48,6 +48,9 @@ impl Ignore {
     fn add(&mut self, line: &str, number: usize) -> Result<(), IgnoreError> {
         let line = line.trim();
         let (exception, body) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
+        if leads_out(Path::new(body)) {
+            return Ok(());
+        }
         let cleaned = clean(Path::new(body));
         let Some(cleaned) = cleaned.to_str().filter(|c| !c.is_empty()) else {
             return Ok(());
@@ -116,6 +119,21 @@ impl Ignore {
     pub fn has_exceptions(&self) -> bool {
         self.exceptions
     }
+}
+
+/// Tells whether a relative pattern begins above the context, where nothing is.
+fn leads_out(pattern: &Path) -> bool {
+    use std::path::Component;
+    let mut depth = 0;
+    pattern.components().any(|component| {
+        match component {
+            Component::Normal(_) => depth += 1,
+            // Above `/` is `/`.
+            Component::ParentDir if depth > 0 || !pattern.is_absolute() => depth -= 1,
+            _ => {}
+        }
+        depth < 0
+    })
 }
 
 impl Rule {

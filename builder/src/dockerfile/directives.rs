@@ -30,7 +30,12 @@ pub(super) fn read(source: &Arc<SourceText>, physical: &[&str], frontend: Option
         lines: shebang(physical),
     };
     let mut seen: Vec<String> = Vec::new();
+    // Behind a line that names an interpreter only `syntax` is one.
+    let after_shebang = found.lines > 0;
     while let Some((key, value)) = physical.get(found.lines).and_then(|line| directive(line, "#")) {
+        if after_shebang && key != "syntax" {
+            break;
+        }
         let span = whole_line(physical, found.lines);
         let wrong = |message: String| Box::new(DockerfileError::new(source, span, message));
         if seen.contains(&key) {

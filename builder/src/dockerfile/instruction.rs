@@ -1,6 +1,6 @@
 //! Logical lines to typed instructions. What cannot be honoured is refused here, with its place.
 
-use super::instruction_flags::{Cursor, Flag, duration_ns, json_array};
+use super::instruction_flags::{Cursor, Flag, duration_ns};
 use super::lexer::{Extent, Line, RawHeredoc};
 use super::mount::MountFlag;
 use super::{DockerfileError, SourceText, Span};
@@ -167,6 +167,10 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         return Err(cursor.error(line.whole(), "empty instruction"));
     };
     let keyword = keyword.to_ascii_uppercase();
+    let has_flags = matches!(keyword.as_str(), "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK");
+    if !has_flags && KEYWORDS.contains(&keyword.as_str()) {
+        cursor.no_flags(&keyword)?;
+    }
     let kind = match keyword.as_str() {
         "FROM" => from(&mut cursor)?,
         "ARG" => arg(&cursor)?,
@@ -185,7 +189,7 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         "STOPSIGNAL" => Kind::Stopsignal(text(&cursor, "STOPSIGNAL")?),
         "SHELL" => Kind::Shell(shell(&cursor)?),
         "MAINTAINER" => Kind::Maintainer(text(&cursor, "MAINTAINER")?),
-        "ONBUILD" => Kind::Onbuild(onbuild(&mut cursor, span)?),
+        "ONBUILD" => Kind::Onbuild(onbuild(&mut cursor)?),
         _ => return Err(unknown(&cursor, &keyword, span)),
     };
     Ok(Instruction {
@@ -226,12 +230,15 @@ fn unknown(cursor: &Cursor<'_>, keyword: &str, span: Span) -> Box<DockerfileErro
 }
 
 /// Finds the word that was probably meant.
-fn nearest<'a>(word: &str, mut known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known.find(|known| distance(known, word) <= 2)
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known
+        .map(|known| (distance(known, word), known))
+        .filter(|(distance, _)| *distance <= 2);
+    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 
 /// Ends a message with the word that was probably meant.
-pub(super) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(word, known).map_or_else(String::new, |near| format!(": did you mean {near}?"))
 }
 
@@ -251,7 +258,7 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Reads the instruction that ONBUILD keeps for the stages that will stand on this one.
-fn onbuild(cursor: &mut Cursor<'_>, span: Span) -> Result<String> {
+fn onbuild(cursor: &mut Cursor<'_>) -> Result<String> {
     let trigger = text(cursor, "ONBUILD")?;
     let Some((keyword, place)) = cursor.word() else {
         return Err(needs_argument(cursor, "ONBUILD"));
@@ -262,9 +269,9 @@ fn onbuild(cursor: &mut Cursor<'_>, span: Span) -> Result<String> {
             Err(cursor.error(place, format!("{keyword} isn't allowed as an ONBUILD trigger")))
         }
         known if !KEYWORDS.contains(&known) => Err(unknown(cursor, known, place)),
-        // The config of an image has a line for it, and none for what follows.
-        _ if !cursor.line.heredocs.is_empty() => Err(cursor.error(span, "cannot honour a heredoc below ONBUILD yet")),
-        _ => Ok(trigger),
+        _ => Ok(cursor.line.heredocs.iter().fold(trigger, |text, heredoc| {
+            format!("{text}\n{}{}", heredoc.written, heredoc.name)
+        })),
     }
 }
 
@@ -285,8 +292,8 @@ fn from(cursor: &mut Cursor<'_>) -> Result<Kind> {
     let mut platform = None;
     for flag in cursor.flags()? {
         match flag.name.as_str() {
-            "platform" => platform = Some(cursor.flag_value(&flag)?),
-            _ => return Err(cursor.unknown_flag("FROM", &flag)),
+            "platform" => platform = cursor.flag_text(&flag)?,
+            _ => return Err(cursor.unknown_flag("FROM", &flag, &["platform"])),
         }
     }
     let words = cursor.words();
@@ -400,7 +407,7 @@ fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
             // What RUN gets anyway.
             ("security", Some("sandbox")) => {}
             ("security" | "device", _) => return Err(cursor.not_honoured(&flag)),
-            _ => return Err(cursor.unknown_flag("RUN", &flag)),
+            _ => return Err(cursor.unknown_flag("RUN", &flag, &["mount", "network", "security", "device"])),
         }
     }
     let command = command(cursor, "RUN", false)?;
@@ -417,7 +424,7 @@ fn command(cursor: &Cursor<'_>, keyword: &str, empty_exec: bool) -> Result<Comma
     if text.is_empty() {
         return Err(needs_argument(cursor, keyword));
     }
-    match json_array(text) {
+    match cursor.json()? {
         Some(words) if words.is_empty() && !empty_exec => Err(needs_argument(cursor, keyword)),
         Some(words) => {
             if words.iter().any(|w| w.contains('\0')) {
@@ -429,27 +436,46 @@ fn command(cursor: &Cursor<'_>, keyword: &str, empty_exec: bool) -> Result<Comma
     }
 }
 
+const COPY_FLAGS: [&str; 6] = ["from", "chown", "chmod", "link", "parents", "exclude"];
+const ADD_FLAGS: [&str; 7] = [
+    "chown",
+    "chmod",
+    "link",
+    "exclude",
+    "checksum",
+    "keep-git-dir",
+    "unpack",
+];
+const HEALTHCHECK_FLAGS: [&str; 5] = ["interval", "timeout", "start-period", "start-interval", "retries"];
+
 fn transfer_flag(cursor: &Cursor<'_>, keyword: &str, flag: &Flag, into: &mut Transfer) -> Result<()> {
     match flag.name.as_str() {
         "from" if keyword == "COPY" => {
-            let value = cursor.flag_value(flag)?;
-            if value.contains('$') {
+            let value = cursor.flag_text(flag)?;
+            if value.as_ref().is_some_and(|value| value.contains('$')) {
                 return Err(cursor.error(
                     flag.span,
                     "variables are not expanded in `--from`: name a stage instead",
                 ));
             }
-            into.from = Some(value);
+            into.from = value;
         }
-        "chown" => into.chown = Some(cursor.flag_value(flag)?),
-        "chmod" => into.chmod = Some(cursor.flag_value(flag)?),
+        "chown" => into.chown = cursor.flag_text(flag)?,
+        "chmod" => into.chmod = cursor.flag_text(flag)?,
         "link" => into.link = cursor.flag_bool(flag)?,
         "parents" if keyword == "COPY" => into.parents = cursor.flag_bool(flag)?,
         "exclude" => into.exclude.push(cursor.flag_value(flag)?),
-        "checksum" if keyword == "ADD" => into.checksum = Some(cursor.flag_value(flag)?),
+        "checksum" if keyword == "ADD" => into.checksum = cursor.flag_text(flag)?,
         "keep-git-dir" if keyword == "ADD" => into.keep_git_dir = Some(cursor.flag_bool(flag)?),
         "unpack" if keyword == "ADD" => into.unpack = Some(cursor.flag_bool(flag)?),
-        _ => return Err(cursor.unknown_flag(keyword, flag)),
+        _ => {
+            let known = if keyword == "ADD" {
+                &ADD_FLAGS[..]
+            } else {
+                &COPY_FLAGS[..]
+            };
+            return Err(cursor.unknown_flag(keyword, flag, known));
+        }
     }
     Ok(())
 }
@@ -459,7 +485,7 @@ fn transfer(cursor: &mut Cursor<'_>, keyword: &str) -> Result<Transfer> {
     for flag in cursor.flags()? {
         transfer_flag(cursor, keyword, &flag, &mut transfer)?;
     }
-    let mut words = match json_array(cursor.rest()) {
+    let mut words = match cursor.json()? {
         Some(words) => words,
         None => cursor.words().into_iter().map(|(word, _)| word).collect(),
     };
@@ -472,6 +498,10 @@ fn transfer(cursor: &mut Cursor<'_>, keyword: &str) -> Result<Transfer> {
             whole,
             format!("{keyword} requires at least one source and a destination"),
         ));
+    }
+    if !cursor.line.heredocs.is_empty() && destination.starts_with("<<") {
+        let message = format!("{keyword} cannot have a heredoc as its destination");
+        return Err(cursor.error(cursor.line.whole(), message));
     }
     transfer.destination = destination;
     let mut heredocs = cursor.line.heredocs.iter();
@@ -517,7 +547,8 @@ fn ends_as_directory(transfer: &Transfer) -> bool {
 }
 
 fn list(cursor: &Cursor<'_>, keyword: &str, json: bool) -> Result<Vec<String>> {
-    let words = match json_array(cursor.rest()).filter(|_| json) {
+    let written = if json { cursor.json()? } else { None };
+    let words = match written {
         Some(words) => words,
         None => cursor.words().into_iter().map(|(word, _)| word).collect(),
     };
@@ -561,7 +592,7 @@ fn healthcheck(cursor: &mut Cursor<'_>) -> Result<Healthcheck> {
                 check.retries = retries.ok_or_else(|| cursor.error(flag.span, message))?;
                 continue;
             }
-            _ => return Err(cursor.unknown_flag("HEALTHCHECK", flag)),
+            _ => return Err(cursor.unknown_flag("HEALTHCHECK", flag, &HEALTHCHECK_FLAGS)),
         };
         let nanoseconds = duration_ns(&value).filter(|ns| *ns == 0 || *ns >= 1_000_000);
         let message = format!(
@@ -575,7 +606,7 @@ fn healthcheck(cursor: &mut Cursor<'_>) -> Result<Healthcheck> {
 }
 
 fn shell(cursor: &Cursor<'_>) -> Result<Vec<String>> {
-    match json_array(cursor.rest()) {
+    match cursor.json()? {
         Some(words) if !words.is_empty() => Ok(words),
         _ => Err(cursor.error(
             cursor.rest_span(),

@@ -105,8 +105,42 @@ impl<'a> Cursor<'a> {
     }
 
     /// Makes the error for a flag the instruction does not have.
-    pub(super) fn unknown_flag(&self, keyword: &str, flag: &Flag) -> Box<DockerfileError> {
-        self.error(flag.span, format!("unknown flag `--{}` for {keyword}", flag.name))
+    pub(super) fn unknown_flag(&self, keyword: &str, flag: &Flag, known: &[&str]) -> Box<DockerfileError> {
+        let near = super::instruction::near(&flag.name, known.iter().copied());
+        self.error(flag.span, format!("unknown flag `--{}` for {keyword}{near}", flag.name))
+    }
+
+    /// Refuses every flag of an instruction that has none; a bare `--` is passed over.
+    pub(super) fn no_flags(&mut self, keyword: &str) -> Result<(), Box<DockerfileError>> {
+        match self.flags()?.first() {
+            Some(flag) => Err(self.unknown_flag(keyword, flag, &[])),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a flag's value; an empty one counts as not given.
+    pub(super) fn flag_text(&self, flag: &Flag) -> Result<Option<String>, Box<DockerfileError>> {
+        match flag.value.as_deref() {
+            Some("") => Ok(None),
+            _ => self.flag_value(flag).map(Some),
+        }
+    }
+
+    /// Reads the rest as a JSON array of strings; `None` when it is none, and the shell form is meant.
+    pub(super) fn json(&self) -> Result<Option<Vec<String>>, Box<DockerfileError>> {
+        let text = self.rest();
+        if let Some(words) = json_array(text) {
+            return Ok(Some(words));
+        }
+        let is_array = text.trim_start().starts_with('[')
+            && serde_json::from_str::<serde_json::Value>(text.trim()).is_ok_and(|value| value.is_array());
+        match is_array {
+            true => Err(self.error(
+                self.rest_span(),
+                "when using JSON array syntax, arrays must be comprised of strings only",
+            )),
+            false => Ok(None),
+        }
     }
 
     pub(super) fn flag_value(&self, flag: &Flag) -> Result<String, Box<DockerfileError>> {

@@ -58,6 +58,8 @@ pub struct RawHeredoc {
     pub name: String,
     /// The body, each line with its line feed; leading tabs gone for `<<-`.
     pub content: String,
+    /// The body as it was written.
+    pub written: String,
     /// Whether variables in the body are expanded (delimiter not quoted).
     pub expand: bool,
     /// The file descriptor number before `<<`, as written.
@@ -122,18 +124,21 @@ pub(super) fn lex(source: &Arc<SourceText>, frontend: Option<&str>) -> Result<Le
             "Dockerfile is larger than 4 MiB",
         )));
     }
-    if text.contains('\0') {
-        return Err(Box::new(DockerfileError::new(
-            source,
-            start,
-            "Dockerfile holds a NUL byte; is it a text file?",
-        )));
+    if let Some(at) = text.find('\0') {
+        let span = Span {
+            line: text[..at].matches('\n').count() + 1,
+            ..start
+        };
+        let message = "Dockerfile holds a NUL byte; is it a text file?";
+        return Err(Box::new(DockerfileError::new(source, span, message)));
     }
-    let physical: Vec<&str> = text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
+    let raw: Vec<&str> = text.split('\n').collect();
+    let physical: Vec<&str> = raw.iter().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
     let directives = directives::read(source, &physical, frontend)?;
     let mut reader = Reader {
         source,
         physical: &physical,
+        raw: &raw,
         next: directives.lines,
         escape: directives.escape,
     };
@@ -157,6 +162,8 @@ pub(super) fn lex(source: &Arc<SourceText>, frontend: Option<&str>) -> Result<Le
 struct Reader<'a> {
     source: &'a Arc<SourceText>,
     physical: &'a [&'a str],
+    /// The same with their carriage returns, which are content of a heredoc.
+    raw: &'a [&'a str],
     next: usize,
     escape: char,
 }
@@ -218,18 +225,17 @@ impl Reader<'_> {
     fn heredocs(&mut self, line: &mut Line) -> Result<()> {
         for (offset, mut heredoc) in heredoc_words(&line.text, self.escape) {
             let mut closed = false;
-            while let Some(raw) = self.physical.get(self.next) {
+            while let (Some(line), Some(raw)) = (self.physical.get(self.next), self.raw.get(self.next)) {
                 self.next += 1;
-                let body = if heredoc.chomp {
-                    raw.trim_start_matches('\t')
-                } else {
-                    raw
-                };
-                if body == heredoc.name {
+                let tabs = raw.len() - raw.trim_start_matches('\t').len();
+                let begin = if heredoc.chomp { tabs } else { 0 };
+                if line.get(begin..) == Some(heredoc.name.as_str()) {
                     closed = true;
                     break;
                 }
-                heredoc.content.push_str(body);
+                heredoc.written.push_str(raw);
+                heredoc.written.push('\n');
+                heredoc.content.push_str(raw.get(begin..).unwrap_or_default());
                 heredoc.content.push('\n');
             }
             if !closed {
@@ -290,6 +296,7 @@ fn heredoc_word(word: &str) -> Option<RawHeredoc> {
     Some(RawHeredoc {
         name: unquoted,
         content: String::new(),
+        written: String::new(),
         expand,
         descriptor: descriptor.to_owned(),
         chomp,

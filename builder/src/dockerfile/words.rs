@@ -127,10 +127,6 @@ impl<'a> Expander<'a> {
         let Some(next) = self.peek() else {
             return self.push_char(self.escape);
         };
-        // In a heredoc only `\$` and `\\` are escapes; elsewhere the escape just goes.
-        if self.mode == Mode::Heredoc && next != '$' && next != self.escape {
-            return self.push_char(self.escape);
-        }
         self.at += 1;
         self.push_char(next);
     }
@@ -323,11 +319,11 @@ impl<'a> Expander<'a> {
         let pattern = self.inner(&['/', '}']);
         self.pattern = false;
         let pattern = pattern?;
-        let replacement = if self.chars.get(self.at - 1) == Some(&'/') {
-            self.inner(&['}'])?
-        } else {
-            String::new()
-        };
+        if self.chars.get(self.at - 1) != Some(&'/') {
+            let message = "missing `/` in a substitution: `${name/pattern/replacement}` has two";
+            return Err(WordError(message.to_owned()));
+        }
+        let replacement = self.inner(&['}'])?;
         if pattern.is_empty() {
             return Ok(value.to_owned());
         }

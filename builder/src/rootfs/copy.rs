@@ -94,7 +94,8 @@ impl Chmod {
                 };
             }
             let permissions = part[operators + 1..].to_owned();
-            if !permissions.chars().all(|c| "rwxXst".contains(c)) {
+            let copies = matches!(permissions.as_str(), "u" | "g" | "o");
+            if !copies && !permissions.chars().all(|c| "rwxXst".contains(c)) {
                 return None;
             }
             let operator = part[operators..].chars().next()?;
@@ -118,7 +119,12 @@ impl Chmod {
 impl Clause {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let bits = self.permissions.chars().fold(0, |bits, c| {
+            // The permissions of one class for all.
+            let copied = |shift: u32| ((mode >> shift) & 7) * 0o111;
             bits | match c {
+                'u' => copied(6),
+                'g' => copied(3),
+                'o' => copied(0),
                 'r' => 0o444,
                 'w' => 0o222,
                 'x' => 0o111,
@@ -216,11 +222,8 @@ fn unpack(tree: &Tree, selected: &Selected, top: &Entry, target: &Target<'_>) ->
         .root
         .make_dirs(&clean(Path::new(target.destination)), target.owner)?;
     let stream = extract::decompress(open()?).map_err(|e| failed(ExtractError::Archive(e)))?;
-    let options = extract::Options {
-        layer: false,
-        owner: target.owner,
-        lowers: &[],
-    };
+    // As with BuildKit, what an archive holds keeps its owners.
+    let options = extract::Options::default();
     extract::extract(stream, &dir, &options).map_err(failed)?;
     Ok(true)
 }
@@ -268,7 +271,12 @@ impl Copier<'_> {
     fn directory(&self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<()> {
         match dir.metadata(name)? {
             Some(stat) if kind(&stat) == FileType::Directory => {}
-            Some(stat) if kind(&stat) == FileType::Symlink => return Ok(()),
+            Some(stat) if kind(&stat) == FileType::Symlink => {
+                return Err(CopyError::Conflict {
+                    path: dir.path().join(name),
+                    what: "a link stands where a directory would go",
+                });
+            }
             Some(_) => {
                 return Err(CopyError::Conflict {
                     path: dir.path().join(name),
@@ -370,6 +378,8 @@ mod tests {
             ("+x", 0o600, false, 0o711),
             ("u+s", 0o755, false, 0o4755),
             ("+t", 0o755, true, 0o1755),
+            ("g=u", 0o750, false, 0o770),
+            ("o+g", 0o750, false, 0o755),
         ] {
             assert_eq!(Chmod::parse(text).unwrap().apply(mode, is_dir), want, "{text}");
         }

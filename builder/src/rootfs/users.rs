@@ -39,7 +39,13 @@ pub struct User {
 /// # Errors
 /// A name the image does not know.
 pub fn resolve_owner(root: &Dir, spec: &str) -> Result<Owner, UserError> {
-    let (user, group) = split(spec)?;
+    // `:group` is root's.
+    let spec = if spec.starts_with(':') {
+        format!("0{spec}")
+    } else {
+        spec.to_owned()
+    };
+    let (user, group) = split(&spec)?;
     let passwd = read(root, "etc/passwd")?;
     let uid = match user.parse::<u32>() {
         Ok(uid) => uid,
@@ -64,7 +70,7 @@ pub fn resolve_owner(root: &Dir, spec: &str) -> Result<Owner, UserError> {
 pub fn resolve_user(root: &Dir, spec: &str) -> Result<User, UserError> {
     if spec.is_empty() {
         let passwd = read(root, "etc/passwd")?;
-        let home = passwd_entry(&passwd, |_, uid| uid == 0).map_or_else(|| "/root".to_owned(), |e| e.home);
+        let home = passwd_entry(&passwd, |_, uid| uid == 0).map_or_else(|| "/".to_owned(), |e| e.home);
         let groups = member_groups(&read(root, "etc/group")?, "root");
         return Ok(User {
             owner: Owner { uid: 0, gid: 0 },

@@ -99,7 +99,7 @@ impl StageRun<'_> {
         }
         let inline = self.inline(transfer)?;
         let to = self.expand(&transfer.destination)?;
-        let destination = self.destination(&to)?;
+        let destination = self.destination(&to);
         if sources.len() + inline.len() > 1 && !destination.ends_with('/') {
             return Err(BuildError::Other(
                 "with more than one source, the destination must end with a `/`".into(),
@@ -149,11 +149,15 @@ impl StageRun<'_> {
             let CopySource::Inline(heredoc) = source else { continue };
             let body = if heredoc.expand {
                 self.scope
-                    .expand_heredoc(&heredoc.content, &self.state, self.escape())
+                    .expand_heredoc(&heredoc.content, self.escape())
                     .map_err(word)?
             } else {
                 heredoc.content.clone()
             };
+            if heredoc.name.contains('/') {
+                let message = format!("the heredoc `{}` cannot be a file of that name: it has a slash", heredoc.name);
+                return Err(BuildError::Other(message));
+            }
             inline.push((heredoc.name.clone(), body.into_bytes()));
         }
         Ok(inline)
@@ -168,10 +172,9 @@ impl StageRun<'_> {
     }
 
     /// Makes the destination absolute; a trailing slash, which means a directory, stays.
-    fn destination(&self, text: &str) -> Result<String> {
-        if text.is_empty() {
-            return Err(BuildError::Other("the destination is empty after expansion".into()));
-        }
+    fn destination(&self, text: &str) -> String {
+        // As with BuildKit, nothing is the working directory.
+        let text = if text.is_empty() { "." } else { text };
         let joined = Path::new("/").join(&self.state.working_dir).join(text);
         let directory =
             text.ends_with('/') || matches!(text, "." | "..") || text.ends_with("/.") || text.ends_with("/..");
@@ -181,7 +184,7 @@ impl StageRun<'_> {
         } else {
             ""
         };
-        Ok(format!("/{}{slash}", cleaned.display()))
+        format!("/{}{slash}", cleaned.display())
     }
 }
 

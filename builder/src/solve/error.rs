@@ -29,9 +29,9 @@ pub enum BuildError {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// No stage of that name.
-    #[error("target stage `{0}` could not be found")]
-    NoTarget(String),
+    /// No stage of that name; the end of the message names the one that was probably meant.
+    #[error("target stage `{0}` could not be found{1}")]
+    NoTarget(String, String),
     /// A RUN command failed.
     #[error("process {command:?} did not complete successfully: exit code: {status}")]
     Run {

@@ -15,9 +15,7 @@ use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::diff::DEFAULT_EPOCH;
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::Platform;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// Builds the target of `request`.
 ///
@@ -26,7 +24,7 @@ use tokio::sync::watch;
 pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Result<Built> {
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let globals = Globals::new(&request.dockerfile, &request.build_args, &platform)?;
-    let graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
+    let mut graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
     for name in unused_args(&request.dockerfile, &request.build_args) {
         tools
             .progress
@@ -48,39 +46,48 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
         platform,
         slots,
     });
-    let target = run_stages(&shared, &graph, &globals).await?;
+    let target = run_stages(&shared, &mut graph, &globals).await?;
     finish(&shared, target).await
 }
 
-async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> Result<StageResult> {
-    let mut senders = BTreeMap::new();
-    let mut results = Results::new();
-    for index in graph.stages.keys() {
-        let (sender, receiver) = watch::channel(None);
-        senders.insert(*index, sender);
-        results.insert(*index, receiver);
-    }
+/// Runs what the target needs, and what a trigger of a base image turns out to need.
+async fn run_stages(shared: &Arc<Shared>, graph: &mut Graph, globals: &Globals) -> Result<StageResult> {
+    let request = &shared.request;
+    let (results, mut senders, mut asked) = Results::new(request.dockerfile.stages.len());
     let results = Arc::new(results);
     let mut running = tokio::task::JoinSet::new();
-    for (index, sender) in senders {
-        let Some(origin) = graph.stages.get(&index).cloned() else {
-            continue;
-        };
-        let (shared, results, globals) = (Arc::clone(shared), Arc::clone(&results), globals.clone());
-        let place = Place {
-            index,
-            in_image: graph.in_image.contains(&index),
-            is_replaced: graph.replaced.contains(&index),
-        };
-        running.spawn(async move {
-            let result = stage(&shared, place, &origin, &results, &globals).await?;
-            sender.send_replace(Some(result));
-            Ok(())
-        });
-    }
+    let mut new: Vec<usize> = graph.stages.keys().copied().collect();
     let mut failure: Option<BuildError> = None;
-    while let Some(ended) = running.join_next().await {
-        let ended = ended.unwrap_or_else(|e| Err(BuildError::Other(format!("a stage ended early: {e}"))));
+    loop {
+        for index in std::mem::take(&mut new) {
+            let (Some(origin), Some(sender)) = (graph.stages.get(&index).cloned(), senders[index].take()) else {
+                continue;
+            };
+            let (shared, results, globals) = (Arc::clone(shared), Arc::clone(&results), globals.clone());
+            let place = Place {
+                index,
+                in_image: graph.in_image.contains(&index),
+                is_replaced: graph.replaced.contains(&index),
+            };
+            running.spawn(async move {
+                let result = stage(&shared, place, &origin, &results, &globals).await?;
+                sender.send_replace(Some(result));
+                Ok(())
+            });
+        }
+        let ended = tokio::select! {
+            Some(index) = asked.recv() => match graph.need(index, &request.dockerfile, globals, &request.named) {
+                Ok(needed) => {
+                    new = needed;
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+            ended = running.join_next() => match ended {
+                Some(ended) => ended.unwrap_or_else(|e| Err(BuildError::Other(format!("a stage ended early: {e}")))),
+                None => break,
+            },
+        };
         let Err(error) = ended else { continue };
         // The first real failure is the cause; the rest only followed.
         if failure
@@ -94,8 +101,7 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let target = results.get(&graph.target).and_then(|r| r.borrow().clone());
-    target.ok_or(BuildError::Canceled)
+    results.get(graph.target).ok_or(BuildError::Canceled)
 }
 
 /// Which stage, and what it is for.
@@ -117,7 +123,7 @@ async fn stage(
     let Place { index, in_image, .. } = place;
     let file = &shared.request.dockerfile;
     let name = file.stages[index].name.clone().unwrap_or_else(|| index.to_string());
-    let mut scope = Scope::new(globals, &name);
+    let mut inherited = None;
     let base = match origin {
         // The files of a directory are copied below, as the first layer.
         Origin::Scratch | Origin::Directory(_) => Base {
@@ -127,7 +133,7 @@ async fn stage(
         Origin::Stored(descriptor) => shared.bases.stored(&shared.tools.store, descriptor, &shared.platform)?,
         Origin::Stage(other) => {
             let parent = wait(shared, results, *other).await?;
-            scope.inherit(&parent.scope);
+            inherited = Some(parent.scope);
             parent.base
         }
         Origin::Image { reference, platform } => {
@@ -152,6 +158,10 @@ async fn stage(
     }
     let mut base = base;
     base.state.cmd_is_own = false;
+    let mut scope = Scope::new(globals, &name, &base.state.env);
+    if let Some(parent) = &inherited {
+        scope.inherit(parent);
+    }
     if place.is_replaced {
         let mut run = StageRun::new(shared, results, index, in_image, base, Vec::new(), scope);
         run.begin_with(origin).await?;
@@ -175,15 +185,9 @@ fn triggers(shared: &Shared, index: usize, results: &Results, texts: Vec<String>
         let trigger = parse_trigger(&text, span).map_err(at)?;
         for from in trigger.kind.sources() {
             // Which stages are needed was found out before the base was known.
-            if file
-                .stage_index(from, index)
-                .is_some_and(|stage| !results.contains_key(&stage))
-            {
-                let message = format!(
-                    "cannot honour the base image's `ONBUILD {text}` yet: nothing else here needs stage `{from}`"
-                );
-                return Err(at(message));
-            }
+            file.stage_index(from, index)
+                .into_iter()
+                .for_each(|stage| results.ask(stage));
         }
         triggers.push(trigger);
     }

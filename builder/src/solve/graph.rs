@@ -5,6 +5,7 @@ use super::named::NamedContexts;
 use super::variables::Globals;
 use crate::context::Context;
 use crate::dockerfile::Dockerfile;
+use crate::dockerfile::instruction::near;
 use roadstead_registry_client::{Descriptor, Platform, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,9 +45,7 @@ impl Graph {
     ) -> Result<Self> {
         let target = match target {
             None => file.stages.len() - 1,
-            Some(name) => file
-                .stage_index(name, file.stages.len())
-                .ok_or_else(|| BuildError::NoTarget(name.to_owned()))?,
+            Some(name) => named_stage(file, name)?,
         };
         let mut graph = Self {
             target,
@@ -54,31 +53,7 @@ impl Graph {
             in_image: BTreeSet::new(),
             replaced: BTreeSet::new(),
         };
-        let mut open = vec![target];
-        while let Some(index) = open.pop() {
-            if graph.stages.contains_key(&index) {
-                continue;
-            }
-            let stands_in = file.stages[index]
-                .name
-                .as_ref()
-                .and_then(|name| named.get(name, globals.platform()));
-            if let Some(origin) = stands_in {
-                graph.stages.insert(index, origin);
-                graph.replaced.insert(index);
-                continue;
-            }
-            let origin = from_origin(file, index, globals, named)?;
-            if let Origin::Stage(other) = origin {
-                open.push(other);
-            }
-            graph.stages.insert(index, origin);
-            for instruction in &file.stages[index].instructions {
-                for from in instruction.kind.sources() {
-                    open.extend(file.stage_index(from, index));
-                }
-            }
-        }
+        graph.need(target, file, globals, named)?;
         let mut below = Some(target);
         while let Some(index) = below {
             graph.in_image.insert(index);
@@ -89,6 +64,52 @@ impl Graph {
         }
         Ok(graph)
     }
+
+    /// Adds a stage with all it needs; gives those that are new.
+    pub(super) fn need(
+        &mut self,
+        index: usize,
+        file: &Dockerfile,
+        globals: &Globals,
+        named: &NamedContexts,
+    ) -> Result<Vec<usize>> {
+        let mut new = Vec::new();
+        let mut open = vec![index];
+        while let Some(index) = open.pop() {
+            if self.stages.contains_key(&index) {
+                continue;
+            }
+            new.push(index);
+            let name = file.stages[index].name.as_ref();
+            if let Some(origin) = name.and_then(|name| named.get(name, globals.platform())) {
+                self.stages.insert(index, origin);
+                self.replaced.insert(index);
+                continue;
+            }
+            let origin = from_origin(file, index, globals, named)?;
+            if let Origin::Stage(other) = origin {
+                open.push(other);
+            }
+            self.stages.insert(index, origin);
+            for instruction in &file.stages[index].instructions {
+                for from in instruction.kind.sources() {
+                    open.extend(file.stage_index(from, index));
+                }
+            }
+        }
+        Ok(new)
+    }
+}
+
+/// Finds the target; as with BuildKit only by its name.
+fn named_stage(file: &Dockerfile, name: &str) -> Result<usize> {
+    let lower = name.to_ascii_lowercase();
+    let names = || file.stages.iter().filter_map(|stage| stage.name.as_deref());
+    let found = file
+        .stages
+        .iter()
+        .rposition(|stage| stage.name.as_deref() == Some(lower.as_str()));
+    found.ok_or_else(|| BuildError::NoTarget(name.to_owned(), near(&lower, names())))
 }
 
 fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &NamedContexts) -> Result<Origin> {
@@ -199,7 +220,7 @@ mod tests {
         let on_one = graph(text, Some("three"), &[]).unwrap();
         assert_eq!(on_one.in_image.iter().copied().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(graph(text, Some("TWO"), &[]).unwrap().stages.len(), 1);
-        assert!(matches!(graph(text, Some("nope"), &[]), Err(BuildError::NoTarget(_))));
+        assert!(matches!(graph(text, Some("nope"), &[]), Err(BuildError::NoTarget(..))));
     }
 
     #[test]

@@ -234,11 +234,14 @@ impl Wanted {
                 Files::Layers(_) => {
                     let (rootfs, _) = self.files(shared, source)?;
                     let tree = Tree::rootfs(rootfs.path())?;
-                    copy_into(&tree, &tree.select(source, &Choice::default())?, path)?;
+                    let selected = tree.select(source, &Choice::default())?;
+                    copy_into(&tree, &selected, path)?;
+                    return give(path, access_of(&selected, *access));
                 }
                 Files::Directory(context, _) => {
                     let (tree, selected) = select(context, source)?;
                     copy_into(&tree, &selected, path)?;
+                    return give(path, access_of(&selected, *access));
                 }
             }
             give(path, *access)
@@ -323,6 +326,24 @@ fn single_file(selected: &[Selected]) -> Option<PathBuf> {
     let [only] = selected else { return None };
     let itself = only.entries.first()?;
     (!itself.file_type.is_dir()).then(|| PathBuf::from(&only.name))
+}
+
+/// A cache that begins with a directory's files has its owner and mode, unless the mount says others.
+fn access_of(selected: &[Selected], access: Access) -> Access {
+    let plain = Access {
+        uid: 0,
+        gid: 0,
+        mode: 0o755,
+    };
+    let top = selected.first().and_then(|one| one.entries.first());
+    match top.filter(|top| top.file_type.is_dir() && access == plain) {
+        Some(top) => Access {
+            uid: top.uid,
+            gid: top.gid,
+            mode: top.mode,
+        },
+        None => access,
+    }
 }
 
 /// Sets owner and mode of what a mount makes.

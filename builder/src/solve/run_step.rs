@@ -118,13 +118,12 @@ impl StageRun<'_> {
             (Command::Shell(text), heredocs) if !heredocs.is_empty() => {
                 let whole = heredocs
                     .iter()
-                    .fold(text.clone(), |all, h| format!("{all}\n{}{}", h.content, h.name));
+                    .fold(text.clone(), |all, h| format!("{all}\n{}{}", h.written, h.name));
                 (self.state.words(&Command::Shell(whole)), None)
             }
             (command, _) => (self.state.words(command), None),
         };
-        let mut env = self.scope.run_args(&self.state);
-        env.extend(self.state.env.iter().cloned());
+        let mut env = self.scope.environment().to_vec();
         if !env.iter().any(|(name, _)| name == "PATH") {
             env.push(("PATH".into(), DEFAULT_PATH.into()));
         }
@@ -137,7 +136,7 @@ impl StageRun<'_> {
             argv,
             script,
             env,
-            proxies: self.scope.proxies(&self.state),
+            proxies: self.scope.proxies(),
             cwd,
             user: self.state.user.clone(),
             mounts: Vec::new(),
@@ -148,7 +147,7 @@ impl StageRun<'_> {
 
     /// The history's text, in docker's form: `RUN |COUNT ARG=VALUE … COMMAND`.
     fn created_by(&self, task: &Task) -> String {
-        let args = self.scope.run_args(&self.state);
+        let args = self.scope.declared();
         let mut text = "RUN ".to_owned();
         if !args.is_empty() {
             text = args.iter().fold(format!("RUN |{} ", args.len()), |text, (k, v)| {
@@ -409,15 +408,13 @@ fn environment(shared: &Shared, task: &Task, home: &str, secrets: &[(String, Str
         }
     };
     add("HOME", home);
-    for (name, value) in &task.proxies {
-        add(name, value);
-    }
     if shared.request.ca_bundle.is_some() {
         for name in CA_VARIABLES {
             add(name, &format!("/{INSIDE}/ca-bundle.pem"));
         }
     }
-    // A secret beats a variable of its name: the last one counts.
+    // These beat a variable of their name: the last one counts.
+    env.extend(task.proxies.iter().cloned());
     env.extend(secrets.iter().cloned());
     env
 }

@@ -15,7 +15,7 @@ use roadstead_registry_client::Platform;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Says what to build.
 #[derive(Debug)]
@@ -89,8 +89,40 @@ pub(super) struct StageResult {
     pub(super) scope: Scope,
 }
 
-/// How stages wait for each other: `None` until done. A dropped sender means that the stage failed.
-pub(super) type Results = BTreeMap<usize, watch::Receiver<Option<StageResult>>>;
+/// How stages wait for each other, one for each stage of the file.
+#[derive(Debug)]
+pub(super) struct Results {
+    /// `None` until done. A dropped sender means that the stage failed.
+    receivers: Vec<watch::Receiver<Option<StageResult>>>,
+    /// Takes the numbers of stages that turn out to be needed.
+    ask: mpsc::UnboundedSender<usize>,
+}
+
+/// Ends of the channels in [`Results`], by stage.
+pub(super) type Senders = Vec<Option<watch::Sender<Option<StageResult>>>>;
+
+impl Results {
+    /// Makes a place for each of `count` stages; gives also the other ends.
+    pub(super) fn new(count: usize) -> (Self, Senders, mpsc::UnboundedReceiver<usize>) {
+        let (senders, receivers) = (0..count)
+            .map(|_| watch::channel(None))
+            .map(|(s, r)| (Some(s), r))
+            .unzip();
+        let (ask, asked) = mpsc::unbounded_channel();
+        (Self { receivers, ask }, senders, asked)
+    }
+
+    /// Has a stage built that nothing needed so far.
+    pub(super) fn ask(&self, index: usize) {
+        // Nobody listens any more when the build has ended: then nobody waits either.
+        let _gone = self.ask.send(index);
+    }
+
+    /// Gives what a stage gave, when it is done.
+    pub(super) fn get(&self, index: usize) -> Option<StageResult> {
+        self.receivers.get(index).and_then(|receiver| receiver.borrow().clone())
+    }
+}
 
 impl Shared {
     /// Tells the caller of a layer that the image will hold.
@@ -103,7 +135,7 @@ impl Shared {
 
 /// Waits for another stage.
 pub(super) async fn wait(shared: &Shared, results: &Results, index: usize) -> Result<StageResult> {
-    let Some(receiver) = results.get(&index) else {
+    let Some(receiver) = results.receivers.get(index) else {
         return Err(BuildError::Other(format!("stage {index} was not planned")));
     };
     let mut receiver = receiver.clone();

@@ -107,7 +107,7 @@ impl<'a> StageRun<'a> {
     }
 
     pub(super) fn expand(&self, text: &str) -> Result<String> {
-        self.scope.expand(text, &self.state, self.escape()).map_err(word)
+        self.scope.expand(text, self.escape()).map_err(word)
     }
 
     pub(super) fn escape(&self) -> char {
@@ -213,7 +213,8 @@ impl<'a> StageRun<'a> {
             let owner = if user.is_empty() {
                 None
             } else {
-                Some(crate::rootfs::users::resolve_user(root, &user)?.owner)
+                // As for --chown: a number without group has the group of the same number.
+                Some(crate::rootfs::users::resolve_owner(root, &user)?)
             };
             root.make_dirs(&path, owner)?;
             Ok(())
@@ -280,6 +281,7 @@ impl<'a> StageRun<'a> {
                 let values = self.expand_pairs(pairs)?;
                 for (name, value) in &values {
                     self.state.set_env(name, value);
+                    self.scope.set(name, value);
                 }
                 pairs_text("ENV", &values)
             }
@@ -334,7 +336,7 @@ impl<'a> StageRun<'a> {
         let mut declared = Vec::with_capacity(args.len());
         for (name, default) in args {
             let escape = self.escape();
-            let value = self.scope.declare(name, default.as_deref(), &self.state, escape);
+            let value = self.scope.declare(name, default.as_deref(), escape);
             declared.push((name.as_str(), value.map_err(word)?));
         }
         let pairs = declared.iter().map(|(name, value)| (*name, value.as_deref()));
@@ -344,7 +346,7 @@ impl<'a> StageRun<'a> {
     fn expose(&mut self, words: &[String]) -> Result<String> {
         let mut ports = Vec::new();
         for word in words {
-            let expanded = self.scope.expand_split(word, &self.state, self.escape());
+            let expanded = self.scope.expand_split(word, self.escape());
             for port in expanded.map_err(self::word)? {
                 ports.extend(exposed(&port)?);
             }

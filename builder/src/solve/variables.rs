@@ -3,7 +3,6 @@
 use super::error::{BuildError, Result};
 use crate::dockerfile::words::{self, WordError};
 use crate::dockerfile::{Dockerfile, Kind};
-use crate::image::config::ImageState;
 use roadstead_registry_client::Platform;
 use std::collections::BTreeMap;
 
@@ -100,15 +99,6 @@ impl Globals {
             .or_else(|| self.automatic.get(name).cloned())
     }
 
-    /// Proxy variables given on the command line.
-    pub(super) fn proxies(&self) -> Vec<(String, String)> {
-        self.given
-            .iter()
-            .filter(|(name, _)| PROXIES.contains(&name.as_str()))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    }
-
     /// The time that `SOURCE_DATE_EPOCH` gives, when it is given.
     pub(super) fn epoch(&self) -> Result<Option<i64>> {
         let declared = self.declared.get("SOURCE_DATE_EPOCH").cloned().flatten();
@@ -125,26 +115,40 @@ impl Globals {
     }
 }
 
-/// Holds the ARGs of one stage in the order of their declaration.
+/// Holds what names mean in one stage. As with BuildKit an ENV and an ARG of one name replace each other: the later one counts for
+/// words and for RUN, although only ENV gets into the image.
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     globals: Globals,
     stage_name: String,
-    args: Vec<(String, Option<String>)>,
+    environment: Vec<(String, String)>,
+    /// The ARGs in the order of their declaration, those of the stages below first.
+    declared: Vec<String>,
 }
 
 impl Scope {
-    pub(super) fn new(globals: &Globals, stage_name: &str) -> Self {
+    /// Begins with the environment of the stage's base.
+    pub(super) fn new(globals: &Globals, stage_name: &str, environment: &[(String, String)]) -> Self {
         Self {
             globals: globals.clone(),
             stage_name: stage_name.to_owned(),
-            args: Vec::new(),
+            environment: environment.to_vec(),
+            declared: Vec::new(),
         }
     }
 
-    /// Takes over the ARGs of the stage this one is built on.
+    /// Takes over what names mean at the end of the stage this one is built on.
     pub(super) fn inherit(&mut self, parent: &Self) {
-        self.args.clone_from(&parent.args);
+        self.environment.clone_from(&parent.environment);
+        self.declared.clone_from(&parent.declared);
+    }
+
+    /// Takes over a variable that ENV sets.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        match self.environment.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.environment.push((name.to_owned(), value.to_owned())),
+        }
     }
 
     /// Declares an ARG and gives its value. `default` is expanded only when it is used.
@@ -152,71 +156,64 @@ impl Scope {
         &mut self,
         name: &str,
         default: Option<&str>,
-        state: &ImageState,
         escape: char,
     ) -> std::result::Result<Option<String>, WordError> {
         let default = match default {
-            Some(text) if !self.globals.given.contains_key(name) => Some(self.expand(text, state, escape)?),
+            Some(text) if !self.globals.given.contains_key(name) => Some(self.expand(text, escape)?),
             _ => None,
         };
         let value = self.globals.value(name, default, &self.stage_name);
-        self.args.retain(|(known, _)| known != name);
-        self.args.push((name.to_owned(), value.clone()));
+        if let Some(value) = &value {
+            self.set(name, value);
+        }
+        if !self.declared.iter().any(|known| known == name) {
+            self.declared.push(name.to_owned());
+        }
         Ok(value)
     }
 
-    fn lookup(&self, name: &str, state: &ImageState) -> Option<String> {
-        let env = state.get_env(name).map(str::to_owned);
-        env.or_else(|| {
-            self.args
-                .iter()
-                .find(|(known, _)| known == name)
-                .and_then(|(_, value)| value.clone())
-        })
+    fn lookup(&self, name: &str) -> Option<String> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
     }
 
-    /// Expands a word. ENV beats ARG.
-    pub(super) fn expand(
-        &self,
-        text: &str,
-        state: &ImageState,
-        escape: char,
-    ) -> std::result::Result<String, WordError> {
-        words::expand(text, escape, &|name: &str| self.lookup(name, state))
+    /// Expands a word.
+    pub(super) fn expand(&self, text: &str, escape: char) -> std::result::Result<String, WordError> {
+        words::expand(text, escape, &|name: &str| self.lookup(name))
     }
 
     /// Expands words and splits them at white space.
-    pub(super) fn expand_split(
-        &self,
-        text: &str,
-        state: &ImageState,
-        escape: char,
-    ) -> std::result::Result<Vec<String>, WordError> {
-        words::expand_split(text, escape, &|name: &str| self.lookup(name, state))
+    pub(super) fn expand_split(&self, text: &str, escape: char) -> std::result::Result<Vec<String>, WordError> {
+        words::expand_split(text, escape, &|name: &str| self.lookup(name))
     }
 
     /// Expands a heredoc body.
-    pub(super) fn expand_heredoc(
-        &self,
-        text: &str,
-        state: &ImageState,
-        escape: char,
-    ) -> std::result::Result<String, WordError> {
-        words::expand_heredoc(text, escape, &|name: &str| self.lookup(name, state))
+    pub(super) fn expand_heredoc(&self, text: &str, escape: char) -> std::result::Result<String, WordError> {
+        words::expand_heredoc(text, escape, &|name: &str| self.lookup(name))
     }
 
-    /// The ARGs that RUN sees: those with a value, save where ENV has the name.
-    pub(super) fn run_args(&self, state: &ImageState) -> Vec<(String, String)> {
-        let visible = self.args.iter().filter(|(name, _)| state.get_env(name).is_none());
-        visible
-            .filter_map(|(name, value)| value.clone().map(|value| (name.clone(), value)))
-            .collect()
+    /// The variables that RUN sees.
+    pub(super) fn environment(&self) -> &[(String, String)] {
+        &self.environment
     }
 
-    /// Proxy variables for RUN that no ARG declares.
-    pub(super) fn proxies(&self, state: &ImageState) -> Vec<(String, String)> {
-        let mut proxies = self.globals.proxies();
-        proxies.retain(|(name, _)| state.get_env(name).is_none() && !self.args.iter().any(|(known, _)| known == name));
+    /// The ARGs declared so far with what their names mean now, for the history.
+    pub(super) fn declared(&self) -> Vec<(String, String)> {
+        let value = |name: &String| self.lookup(name).unwrap_or_default();
+        self.declared.iter().map(|name| (name.clone(), value(name))).collect()
+    }
+
+    /// Proxy variables for RUN under both their names, whichever was given; they beat every other variable.
+    pub(super) fn proxies(&self) -> Vec<(String, String)> {
+        let mut proxies: Vec<(String, String)> = Vec::new();
+        for upper in PROXIES.iter().filter(|name| name.starts_with(char::is_uppercase)) {
+            let lower = upper.to_ascii_lowercase();
+            let given = |name: &str| self.globals.given.get(name).cloned();
+            if let Some(value) = given(&lower).or_else(|| given(upper)) {
+                proxies.push(((*upper).to_owned(), value.clone()));
+                proxies.push((lower, value));
+            }
+        }
         proxies
     }
 }
@@ -260,18 +257,31 @@ mod tests {
         let platform: Platform = "linux/arm64".parse().unwrap();
         let globals = Globals::new(&file, &given, &platform).unwrap();
         assert_eq!(globals.expand("$B $C $TARGETARCH", '\\').unwrap(), "1-2 c arm64");
-        let mut state = ImageState::scratch(platform);
-        let mut scope = Scope::new(&globals, "x");
-        assert_eq!(scope.expand("$A", &state, '\\').unwrap(), "");
-        scope.declare("A", None, &state, '\\').unwrap();
-        scope.declare("D", Some("$A$A"), &state, '\\').unwrap();
-        scope.declare("TARGETARCH", None, &state, '\\').unwrap();
-        scope.declare("E", None, &state, '\\').unwrap();
-        assert_eq!(scope.expand("$A $D $TARGETARCH", &state, '\\').unwrap(), "1 11 arm64");
-        state.set_env("A", "env");
-        assert_eq!(scope.expand("$A", &state, '\\').unwrap(), "env");
-        assert_eq!(scope.run_args(&state).len(), 2);
-        assert_eq!(scope.proxies(&state), [("HTTP_PROXY".to_owned(), "p".to_owned())]);
+        let mut scope = Scope::new(&globals, "x", &[("PATH".to_owned(), "/bin".to_owned())]);
+        assert_eq!(scope.expand("$A$PATH", '\\').unwrap(), "/bin");
+        for (name, default) in [("A", None), ("D", Some("$A$A")), ("TARGETARCH", None), ("E", None)] {
+            scope.declare(name, default, '\\').unwrap();
+        }
+        assert_eq!(scope.expand("$A $D $TARGETARCH", '\\').unwrap(), "1 11 arm64");
+        scope.set("A", "env");
+        assert_eq!(scope.expand("$A", '\\').unwrap(), "env");
+        let declared: Vec<String> = scope
+            .declared()
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(declared, ["A=env", "D=11", "TARGETARCH=arm64", "E="]);
+        scope.declare("A", Some("later"), '\\').unwrap();
+        assert_eq!(scope.expand("$A", '\\').unwrap(), "later");
+        let mut child = Scope::new(&globals, "y", &[]);
+        child.inherit(&scope);
+        child.declare("D", None, '\\').unwrap();
+        assert_eq!(child.expand("$D", '\\').unwrap(), "11");
+        let both = [
+            ("HTTP_PROXY".to_owned(), "p".to_owned()),
+            ("http_proxy".to_owned(), "p".to_owned()),
+        ];
+        assert_eq!(scope.proxies(), both);
         assert_eq!(
             unused_args(&file, &BTreeMap::from([("X".into(), String::new())])),
             ["X"]

@@ -243,12 +243,13 @@ fn is_same(ours: Option<&String>, theirs: Option<&String>) -> bool {
     let (Some(our), Some(their)) = (by(ours), by(theirs)) else {
         return false;
     };
-    let without_args = match our.strip_prefix("\"RUN |") {
-        Some(_) if !their.starts_with("\"RUN |") => our.find("/bin/sh").map(|at| format!("\"RUN {}", &our[at..])),
-        _ => None,
+    let without_args = |by: &str| match by.strip_prefix("\"RUN |") {
+        Some(rest) => rest.split_once(' ').map_or(String::new(), |(_, rest)| rest.to_owned()),
+        None => by.strip_prefix("\"RUN ").unwrap_or(by).to_owned(),
     };
-    (ours.starts_with("no") || theirs.starts_with("a "))
-        && (our == their || without_args.is_some_and(|our| our == their))
+    let is_run = our.starts_with("\"RUN ") && their.starts_with("\"RUN ");
+    let same_layer = ours.starts_with("no") || theirs.starts_with("a ");
+    same_layer && (our == their || (is_run && without_args(&our).ends_with(&without_args(&their))))
 }
 
 fn sorted_out(case: &Case, differences: Vec<(String, String)>) -> Verdict {

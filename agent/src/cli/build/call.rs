@@ -133,7 +133,12 @@ fn outline_of(args: &Args, source: &Source) -> Result<Outline, CliError> {
     let platform = checks::platform(args)?.unwrap_or_else(Platform::host);
     let target = args.target.as_deref();
     let outline = outline::outline(&source.dockerfile, &source.build_args, &platform, target);
-    outline.ok_or_else(|| failed(BuildError::NoTarget(target.unwrap_or_default().to_owned())))
+    outline.ok_or_else(|| {
+        failed(BuildError::NoTarget(
+            target.unwrap_or_default().to_owned(),
+            String::new(),
+        ))
+    })
 }
 
 #[cfg(test)]

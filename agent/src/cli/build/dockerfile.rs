@@ -37,11 +37,26 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, CliError> {
             "`{name}` is larger than {MAX_DOCKERFILE} bytes"
         )));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-        CliError::usage(format!("`{name}` is no UTF-8: line {line} has bytes that are no text"))
-    })
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error.into_bytes(),
+    };
+    let mut text = String::with_capacity(bytes.len());
+    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        if number > 0 {
+            text.push('\n');
+        }
+        let lossy = String::from_utf8_lossy(line);
+        // In comments older files have names of people in other encodings; anywhere else the meaning would change.
+        if matches!(lossy, std::borrow::Cow::Owned(_)) && !lossy.trim_start().starts_with('#') {
+            let number = number + 1;
+            return Err(CliError::usage(format!(
+                "`{name}` is no UTF-8: line {number} has bytes that are no text"
+            )));
+        }
+        text.push_str(&lossy);
+    }
+    Ok(text)
 }
 
 /// Reads and parses the Dockerfile that `file` names, or the context's own.

@@ -185,7 +185,7 @@ fn request(args: &Args, outside: &Outside, source: Source, on_layer: Option<Laye
 
 fn failed(error: BuildError) -> CliError {
     let hint = error.hint();
-    let kind = if matches!(error, BuildError::NoTarget(_)) {
+    let kind = if matches!(error, BuildError::NoTarget(..)) {
         Kind::Usage
     } else {
         Kind::Failed
