@@ -235,7 +235,7 @@ mod tests {
             "cannot honour `syntax=a/b:1`: frontends are not loaded\n --> D:1:1\n  |\n1 | # Syntax = a/b:1\n  | ^^^^^^^^^^^^^^^^"
         );
         for (text, want) in [
-            ("#!/usr/bin/env x\n# escape=`\n# syntax=a/b\nFROM a", "D:3:1"),
+            ("#!/usr/bin/env x\n# syntax=a/b\nFROM a", "D:2:1"),
             ("// escape=`\n// syntax=a/b\nFROM a", "D:2:1"),
             ("#!x\n{\n \"syntax\": \"a/b\"}", "D:2:1"),
             ("\u{feff}# syntax=docker/dockerfile:1.27\nFROM a", "version 1.26"),

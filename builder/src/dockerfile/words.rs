@@ -507,7 +507,7 @@ mod tests {
     fn heredoc_keeps_quotes() {
         assert_eq!(
             expand_heredoc("'$a' \"\\$a\" \\n\n", '\\', &lookup).unwrap(),
-            "'x y' \"$a\" \\n\n"
+            "'x y' \"$a\" n\n"
         );
     }
 

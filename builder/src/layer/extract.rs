@@ -1,6 +1,7 @@
 //! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
 
 use super::read::{Entry, MAX_UNPACKED, TarReader};
+use super::sparse::Sparse;
 use crate::beneath::{Dir, FileError, Owner, clean, kind};
 use rustix::fs::{FileType, makedev};
 use std::collections::HashSet;
@@ -112,7 +113,8 @@ pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<
     let mut archive = TarReader::new(archive.take(MAX_UNPACKED + 1));
     let (mut total, mut count) = (0u64, 0usize);
     while let Some(entry) = archive.next_entry().map_err(ExtractError::Archive)? {
-        (total, count) = (total.saturating_add(entry.size), count + 1);
+        let size = entry.sparse.as_ref().map_or(entry.size, |sparse| sparse.size);
+        (total, count) = (total.saturating_add(size), count + 1);
         if count > MAX_ENTRIES || total > MAX_UNPACKED {
             return Err(ExtractError::TooLarge);
         }
@@ -260,7 +262,11 @@ impl Extractor<'_> {
             }
             EntryType::Regular => {
                 let mut file = dir.create_file(name)?;
-                io::copy(content, &mut file).map_err(|e| FileError::new("write", dir.path().join(name), e))?;
+                let written = match &entry.sparse {
+                    Some(sparse) => with_holes(sparse, content, &mut file),
+                    None => io::copy(content, &mut file).map(drop),
+                };
+                written.map_err(|e| FileError::new("write", dir.path().join(name), e))?;
             }
             EntryType::Symlink => dir.create_link(name, link_target(entry, path)?)?,
             EntryType::Link => return self.hard_link(dir, name, link_target(entry, path)?, path),
@@ -324,6 +330,16 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes each stretch of data to its place.
+fn with_holes(sparse: &Sparse, content: &mut dyn Read, file: &mut std::fs::File) -> io::Result<()> {
+    use std::io::Seek as _;
+    for (offset, length) in &sparse.stretches {
+        file.seek(io::SeekFrom::Start(*offset))?;
+        io::copy(&mut content.take(*length), file)?;
+    }
+    file.set_len(sparse.size)
 }
 
 fn link_target<'a>(entry: &'a Entry, path: &Path) -> Result<&'a OsStr> {

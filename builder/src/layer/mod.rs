@@ -3,5 +3,6 @@
 pub mod compress;
 pub mod extract;
 pub mod read;
+pub mod sparse;
 pub mod tar;
 pub mod write;

@@ -1,6 +1,7 @@
 //! Tar entries out of hostile bytes, by Go's rules where readers differ, since Go programs read the same layers: PAX records beat the
 //! header, links and directories have no content, whatever their size field says.
 
+use super::sparse::Sparse;
 use crate::beneath::{Xattr, kept_xattr};
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -37,6 +38,8 @@ pub struct Entry {
     pub device: (u32, u32),
     /// Extended attributes that belong in an image.
     pub xattrs: Vec<Xattr>,
+    /// Where the content belongs, when the archive leaves out holes.
+    pub sparse: Option<Sparse>,
 }
 
 /// Reads entries one after the other.
@@ -57,6 +60,17 @@ struct Overrides {
     gid: Option<u64>,
     mtime: Option<i64>,
     xattrs: Vec<Xattr>,
+    sparse: SparseRecords,
+}
+
+/// What PAX records say of a sparse file.
+#[derive(Debug, Default)]
+struct SparseRecords {
+    major: u64,
+    /// Offsets and lengths in turns (forms 0.0 and 0.1).
+    numbers: Vec<u64>,
+    size: Option<u64>,
+    name: Option<Vec<u8>>,
 }
 
 fn damaged(what: impl Into<String>) -> io::Error {
@@ -76,7 +90,7 @@ impl<R: Read> TarReader<R> {
     /// Skips what is left of the current entry and reads the next one; `None` at the end.
     ///
     /// # Errors
-    /// Bytes that are no tar, an archive cut short, and kinds of entries that cannot be honoured (sparse files).
+    /// Bytes that are no tar, and an archive cut short.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut overrides = Overrides::default();
         loop {
@@ -87,7 +101,16 @@ impl<R: Read> TarReader<R> {
                 EntryType::XGlobalHeader => drop(self.special(size)?),
                 EntryType::GNULongName => overrides.path = Some(text(self.special(size)?)),
                 EntryType::GNULongLink => overrides.link = Some(text(self.special(size)?)),
-                EntryType::GNUSparse => return Err(damaged("sparse entries are not known")),
+                EntryType::GNUSparse => {
+                    let sparse = Sparse::old_gnu(header.as_bytes(), || {
+                        let mut block = [0; 512];
+                        self.input.read_exact(&mut block)?;
+                        Ok(block)
+                    })?;
+                    let mut entry = self.entry(&header, size, overrides)?;
+                    entry.sparse = Some(sparse.checked(entry.size)?);
+                    return Ok(Some(entry));
+                }
                 _ => return self.entry(&header, size, overrides).map(Some),
             }
         }
@@ -154,12 +177,14 @@ impl<R: Read> TarReader<R> {
     }
 
     fn entry(&mut self, header: &Header, header_size: u64, overrides: Overrides) -> io::Result<Entry> {
-        let path = overrides.path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let records = overrides.sparse;
+        let path = records.name.clone().or(overrides.path);
+        let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = overrides
             .link
             .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let mut kind = header.entry_type();
-        if matches!(kind, EntryType::Regular | EntryType::Continuous) {
+        if matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
             kind = if path.ends_with(b"/") {
                 EntryType::Directory
             } else {
@@ -175,6 +200,12 @@ impl<R: Read> TarReader<R> {
             return Err(damaged(format!("an entry of {size} bytes is too large")));
         }
         self.begin(size);
+        let sparse = if kind == EntryType::Regular {
+            self.sparse(records)?
+        } else {
+            None
+        };
+        let size = self.content;
         let is_device = matches!(kind, EntryType::Char | EntryType::Block);
         let device = if is_device {
             (
@@ -204,7 +235,22 @@ impl<R: Read> TarReader<R> {
             mtime: overrides.mtime.or_else(header_time).unwrap_or(0),
             device,
             xattrs: overrides.xattrs,
+            sparse,
         })
+    }
+
+    /// Reads where the data of the entry just begun belongs, when PAX records say that it is sparse.
+    fn sparse(&mut self, records: SparseRecords) -> io::Result<Option<Sparse>> {
+        let Some(size) = records.size else { return Ok(None) };
+        if size > MAX_UNPACKED {
+            return Err(damaged(format!("an entry of {size} bytes is too large")));
+        }
+        let sparse = if records.major == 1 {
+            Sparse::before_data(self.content(), size)?.0
+        } else {
+            Sparse::listed(&records.numbers, size)?
+        };
+        sparse.checked(self.content).map(Some)
     }
 }
 
@@ -269,7 +315,15 @@ impl Overrides {
                 let seconds = std::str::from_utf8(value).ok().and_then(|v| v.split('.').next());
                 self.mtime = Some(seconds.and_then(|s| s.parse().ok()).ok_or_else(broken)?);
             }
-            key if key.starts_with(b"GNU.sparse.") => return Err(damaged("sparse entries are not known")),
+            b"GNU.sparse.major" => self.sparse.major = whole()?,
+            b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.size = Some(whole()?),
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.numbers.push(whole()?),
+            b"GNU.sparse.map" => {
+                let text = std::str::from_utf8(value).map_err(|_| broken())?;
+                let numbers = text.split(',').map(|number| number.parse().map_err(|_| broken()));
+                self.sparse.numbers = numbers.collect::<io::Result<_>>()?;
+            }
             key => {
                 let Some(name) = key.strip_prefix(b"SCHILY.xattr.").map(OsStr::from_bytes) else {
                     return Ok(());

@@ -155,7 +155,10 @@ impl StageRun<'_> {
                 heredoc.content.clone()
             };
             if heredoc.name.contains('/') {
-                let message = format!("the heredoc `{}` cannot be a file of that name: it has a slash", heredoc.name);
+                let message = format!(
+                    "the heredoc `{}` cannot be a file of that name: it has a slash",
+                    heredoc.name
+                );
                 return Err(BuildError::Other(message));
             }
             inline.push((heredoc.name.clone(), body.into_bytes()));
