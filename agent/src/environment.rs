@@ -13,8 +13,12 @@ pub(crate) const SHIM_SOCKET: &str = "ROADSTEAD_SHIM_SOCKET";
 pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Docker's configuration directory of a job, whose logins come before all others; set for a job's commands and builds.
 pub(crate) const JOB_LOGINS: &str = "ROADSTEAD_JOB_LOGINS";
+/// Names the builder that buildx shall use.
+pub(crate) const BUILDX_BUILDER: &str = "BUILDX_BUILDER";
 /// Asks for output without colour.
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
+/// Names the kind of terminal.
+pub(crate) const TERM: &str = "TERM";
 
 /// Variables whose values are masked in a job's log.
 pub(crate) const SECRET_NAMES: [&str; 4] = [

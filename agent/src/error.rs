@@ -32,6 +32,8 @@ pub(crate) struct CliError {
     pub(crate) kind: Kind,
     error: Box<dyn Error + Send + Sync>,
     hints: Vec<String>,
+    /// The lines of a Dockerfile that a step of a build failed at.
+    excerpt: Option<String>,
 }
 
 impl CliError {
@@ -41,6 +43,7 @@ impl CliError {
             kind: Kind::Failed,
             error: error.into(),
             hints: Vec::new(),
+            excerpt: None,
         }
     }
 
@@ -50,6 +53,7 @@ impl CliError {
             kind: Kind::Usage,
             error: error.into(),
             hints: Vec::new(),
+            excerpt: None,
         }
     }
 
@@ -70,6 +74,13 @@ impl CliError {
         }
     }
 
+    /// Makes it the error of a failed step, shown as docker shows it: the excerpt, then the message.
+    #[must_use]
+    pub(crate) fn below_excerpt(mut self, excerpt: impl fmt::Display) -> Self {
+        self.excerpt = Some(excerpt.to_string());
+        self
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -80,7 +91,11 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "error: {}", chain(&*self.error))?;
+        let error = chain(&*self.error);
+        match &self.excerpt {
+            Some(excerpt) => write!(formatter, "{excerpt}\nERROR: failed to build: failed to solve: {error}")?,
+            None => write!(formatter, "error: {error}")?,
+        }
         for hint in &self.hints {
             write!(formatter, "\n\nhint: {hint}")?;
         }

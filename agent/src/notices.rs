@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -24,6 +25,16 @@ pub(crate) fn show_details() {
 pub(crate) fn show() {
     // Only one subscriber can be set, and only here is one set.
     drop(tracing::subscriber::set_global_default(Notices::default()));
+}
+
+/// Takes notices where lines on stderr would be out of place.
+type Taker = Box<dyn Fn(&str) + Send>;
+
+static TAKER: Mutex<Option<Taker>> = Mutex::new(None);
+
+/// Gives notices to `taker` instead of writing them, or writes them again.
+pub(crate) fn redirect(taker: Option<Taker>) {
+    *TAKER.lock().unwrap_or_else(PoisonError::into_inner) = taker;
 }
 
 #[derive(Default)]
@@ -74,7 +85,11 @@ impl Subscriber for Notices {
             Level::WARN => "warning: ",
             _ => "",
         };
-        eprintln!("{level}{}{}", line.message, line.fields);
+        let text = format!("{level}{}{}", line.message, line.fields);
+        match &*TAKER.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(taker) => taker(&text),
+            None => eprintln!("{text}"),
+        }
     }
 
     fn enter(&self, _: &Id) {}

@@ -1,13 +1,19 @@
-//! What a build tells while it works. Renderers (plain lines, JSON) live with the command line.
-
-use serde::Serialize;
+//! What a build tells while it works. Renderers live with the command line.
 
 /// Numbers a step of one build, from 1, in the order the steps began.
 pub type VertexId = u64;
 
+/// Tells the two outputs of a command apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "event")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A step began.
     Started {
@@ -20,10 +26,19 @@ pub enum Event {
     Log {
         /// The step.
         id: VertexId,
+        /// Where it was written.
+        stream: Stream,
         /// The text; bytes that are no UTF-8 are replaced.
         line: String,
         /// Seconds since the step began.
         seconds: f64,
+    },
+    /// The builder itself did a part of a step that is worth telling.
+    Note {
+        /// The step.
+        id: VertexId,
+        /// What was done, such as `exporting manifest sha256:…`.
+        text: String,
     },
     /// A step's result was remembered; nothing ran.
     Cached {
@@ -120,11 +135,20 @@ impl Vertex {
     }
 
     /// Passes on one line of the step's output.
-    pub fn log(&self, line: impl Into<String>) {
+    pub fn log(&self, stream: Stream, line: impl Into<String>) {
         self.progress.sink.event(&Event::Log {
             id: self.id,
+            stream,
             line: line.into(),
             seconds: self.seconds(),
+        });
+    }
+
+    /// Tells a part of the step that was done.
+    pub fn note(&self, text: impl Into<String>) {
+        self.progress.sink.event(&Event::Note {
+            id: self.id,
+            text: text.into(),
         });
     }
 

@@ -1,5 +1,6 @@
 //! The client: one door to all that is done with registries.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::Method;
@@ -10,6 +11,7 @@ use crate::copy::{
 };
 use crate::credentials::Credential;
 use crate::digest::Digest;
+use crate::download::{self, Downloaded};
 use crate::error::Result;
 use crate::manifest::Descriptor;
 use crate::options::ClientOptions;
@@ -114,6 +116,15 @@ impl Client {
     ) -> Result<()> {
         let (source, target) = (self.image(repository), StoreTarget::unnamed(store));
         target.blob(descriptor, &source, progress).await.map(drop)
+    }
+
+    /// Fetches the file at a URL of http or https into `path`, which is made anew. `authorization` is the value of the header of
+    /// that name, and is sent to the URL's own host only. No login of a registry is used.
+    ///
+    /// # Errors
+    /// `Status` when the server has no such file, `UnsafeLocation` for a redirect that may not be followed, `TooLarge`, `Offline`.
+    pub async fn download(&self, url: &str, authorization: Option<&Secret>, path: &Path) -> Result<Downloaded> {
+        Box::pin(download::download(&self.transport, url, authorization, path)).await
     }
 
     /// Fetches an image with all its layers, and gives it its name in the store.

@@ -12,6 +12,7 @@ mod config;
 mod copy;
 mod credentials;
 mod digest;
+mod download;
 pub mod ecr;
 mod error;
 mod files;
@@ -44,6 +45,7 @@ pub use copy::{
 };
 pub use credentials::{CredentialStore, login, logout};
 pub use digest::{Digest, DigestWriter};
+pub use download::Downloaded;
 pub use error::{ConnectProblem, RegistryError, RegistryError as Error, Result};
 pub use image_config::{CONFIG_LIMIT, ImageConfig};
 pub use layout::{ArchiveKind, ArchiveTarget, ArchiveWriter, ImageArchive, LayoutImage, LayoutTarget, layout_names};

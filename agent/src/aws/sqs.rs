@@ -1,14 +1,11 @@
 //! The client of Amazon SQS.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_sqs::Client;
-use aws_smithy_http_client::{Builder, tls};
 
-use crate::error::FileError;
 use crate::queue::QueueError;
 
 /// Time of one request; more than the 20 seconds of a long poll, or every empty poll would be an error.
@@ -20,31 +17,12 @@ pub(crate) async fn client(host: &str, ca: Option<&Path>) -> Result<Client, Queu
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .build();
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).timeout_config(timeouts);
-    if let Some(region) = region_of(host) {
-        loader = loader.region(Region::new(region.to_owned()));
-    }
-    let variable = std::env::var_os("AWS_CA_BUNDLE")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    let bundles: Vec<&Path> = ca.into_iter().chain(variable.as_deref()).collect();
-    if !bundles.is_empty() {
-        let mut roots = tls::TrustStore::default();
-        for path in bundles {
-            let pem = std::fs::read(path).map_err(FileError::at("read the CA bundle", path))?;
-            roots = roots.with_pem_certificate(pem);
-        }
-        let context = tls::TlsContext::builder()
-            .with_trust_store(roots)
-            .build()
-            .map_err(|error| QueueError::Service {
-                operation: "use the CA bundle",
-                url: host.to_owned(),
-                reason: error.to_string(),
-            })?;
-        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
-        loader = loader.http_client(Builder::new().tls_provider(provider).tls_context(context).build_https());
-    }
+    let loader = super::loader(region_of(host), ca).map_err(|error| QueueError::Service {
+        operation: "read the configuration",
+        url: host.to_owned(),
+        reason: crate::error::chain(&error),
+    })?;
+    let loader = loader.timeout_config(timeouts);
     Ok(Client::new(&loader.load().await))
 }
 

@@ -10,7 +10,7 @@ mod run;
 mod store;
 mod submit;
 
-pub(crate) use build::pushed;
+pub(crate) use build::{builder, pushed};
 
 use std::process::ExitCode;
 

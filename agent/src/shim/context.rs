@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use roadstead_proto::record::PushedImage;
 use roadstead_registry_client::{Client, ClientOptions, Error, Store};
 
+use super::builders::Builders;
 use crate::client::Network;
 use crate::environment;
 use crate::logs::Secrets;
@@ -17,6 +18,7 @@ pub(super) struct Context {
     secrets: Secrets,
     network: Network,
     pushed: Mutex<Vec<PushedImage>>,
+    builders: Builders,
 }
 
 impl Context {
@@ -26,6 +28,7 @@ impl Context {
             secrets,
             network,
             pushed: Mutex::default(),
+            builders: Builders::default(),
         }
     }
 
@@ -48,6 +51,11 @@ impl Context {
     /// The local images.
     pub(super) fn store(&self) -> Result<Store, Error> {
         Store::open(&environment::data_directory().join("store"))
+    }
+
+    /// The names of the job's builder.
+    pub(super) fn builders(&self) -> &Builders {
+        &self.builders
     }
 
     /// What was pushed so far.

@@ -4,6 +4,7 @@
 //! a unix socket and copies what comes back; the runner does the work, with a docker configuration of the job's own.
 
 mod aws;
+mod builders;
 mod client;
 mod context;
 mod deploy;

@@ -52,14 +52,19 @@ pub(super) fn note(store: &Store, image: &Descriptor, target: &Reference) -> Res
         .iter()
         .map(size_of)
         .fold(0, u64::saturating_add);
-    Ok(PushedImage {
+    Ok(note_of(image, target, size))
+}
+
+/// The note of a push of which all is known.
+pub(super) fn note_of(image: &Descriptor, target: &Reference, size_in_bytes: u64) -> PushedImage {
+    PushedImage {
         name: target.name(),
         tag: target.tag().map(str::to_owned),
         digest: image.digest.to_string(),
         media_type: image.media_type.clone(),
-        size_in_bytes: size,
+        size_in_bytes,
         pushed_at: jiff::Timestamp::now().to_string(),
-    })
+    }
 }
 
 /// Digests by which registries know local images: manifest digest -> `repository@digest`. A file beside the store.

@@ -1,54 +1,19 @@
-//! The git program, run so that neither the user's settings nor a repository's own can steer it.
+//! A job's repository, by the git program as the builder runs it.
 
-use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Stdio;
 
+use roadstead_builder::context::remote::git;
+pub(crate) use roadstead_builder::context::remote::git::without_credentials;
 use roadstead_proto::job::Job;
 use tokio::process::Command;
 
 use super::SourceError;
 use crate::error::FileError;
 
-/// Bytes of git's words that an error repeats.
-const MAX_REASON: usize = 400;
-
-/// A git command with a clean environment: no prompts, no system or user settings, no hooks.
+/// The builder's git command, which may also read repositories on this machine.
 fn command(directory: &Path) -> Command {
-    let mut git = Command::new("git");
-    git.env_clear();
-    for name in [
-        "PATH",
-        "HOME",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "SSH_AUTH_SOCK",
-    ] {
-        if let Some(value) = std::env::var_os(name) {
-            git.env(name, value);
-        }
-    }
-    git.envs([
-        ("LC_ALL", "C"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_CONFIG_NOSYSTEM", "1"),
-        ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_ALLOW_PROTOCOL", "https:http:ssh:file"),
-    ]);
-    for setting in [
-        "safe.directory=*",
-        "core.hooksPath=/dev/null",
-        "core.fsmonitor=false",
-        "advice.detachedHead=false",
-    ] {
-        git.args(["-c", setting]);
-    }
-    git.args([OsStr::new("-C"), directory.as_os_str()])
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut git = git::command(directory);
+    git.env("GIT_ALLOW_PROTOCOL", "https:http:ssh:file");
     git
 }
 
@@ -70,20 +35,6 @@ pub(crate) fn is_url(text: &str) -> bool {
         .split_once(':')
         .is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
     text.contains("://") || scp_like
-}
-
-/// A URL without what stands before `@` in it, for logs and variables; and the secret that stood there, if one did.
-pub(crate) fn without_credentials(url: &str) -> (String, Option<&str>) {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return (url.to_owned(), None);
-    };
-    let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
-    let Some((user, host)) = host.rsplit_once('@') else {
-        return (url.to_owned(), None);
-    };
-    let secret = user.split_once(':').map_or(user, |(_, password)| password);
-    let slash = if rest.contains('/') { "/" } else { "" };
-    (format!("{scheme}://{host}{slash}{path}"), Some(secret))
 }
 
 /// Refuses a URL that git would not be given.
@@ -137,25 +88,8 @@ pub(super) async fn fetch(job: &Job, destination: &Path) -> Result<(), SourceErr
 }
 
 async fn step(directory: &Path, step: &'static str, url: &str, arguments: &[&str]) -> Result<(), SourceError> {
-    let done = command(directory)
-        .args(arguments)
-        .output()
-        .await
-        .map_err(SourceError::NoGit)?;
-    if done.status.success() {
-        return Ok(());
-    }
-    let (shown, secret) = without_credentials(url);
-    let mut reason: String = String::from_utf8_lossy(&done.stderr).replace(url, &shown);
-    if let Some(secret) = secret {
-        reason = reason.replace(secret, "***");
-    }
-    let reason = reason.trim().replace('\n', "; ").chars().take(MAX_REASON).collect();
-    Err(SourceError::Git {
-        step,
-        url: shown,
-        reason,
-    })
+    let done = git::run(command(directory), step, url, arguments).await;
+    done.map(drop).map_err(SourceError::Git)
 }
 
 #[cfg(test)]
@@ -194,18 +128,6 @@ mod tests {
         }
         for bad in ["", "--upload-pack=x", "a:b", "+main", "a b", "a\nb"] {
             assert!(check_revision(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn credentials_leave_the_url() {
-        for (url, shown, secret) in [
-            ("https://u:p4ss@h.org/a/b", "https://h.org/a/b", Some("p4ss")),
-            ("https://token@h.org/a", "https://h.org/a", Some("token")),
-            ("https://h.org/a@b", "https://h.org/a@b", None),
-            ("git@h.org:a", "git@h.org:a", None),
-        ] {
-            assert_eq!(without_credentials(url), (shown.to_owned(), secret), "{url}");
         }
     }
 }

@@ -20,14 +20,8 @@ pub(crate) enum SourceError {
     Url(String),
     #[error("`{0}` is no git revision")]
     Revision(String),
-    #[error("cannot run git; is it installed")]
-    NoGit(#[source] std::io::Error),
-    #[error("git {step} of {url} failed: {reason}")]
-    Git {
-        step: &'static str,
-        url: String,
-        reason: String,
-    },
+    #[error(transparent)]
+    Git(roadstead_builder::context::remote::RemoteError),
     #[error(transparent)]
     File(#[from] FileError),
 }

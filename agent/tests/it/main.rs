@@ -3,6 +3,7 @@
 
 mod agents;
 mod bad_input;
+mod buildx;
 mod interrupts;
 mod run;
 mod services;

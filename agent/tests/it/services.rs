@@ -90,6 +90,16 @@ pub(crate) fn push_base(workspace: &Workspace, registry: &Service, name: &str) {
     ]));
 }
 
+/// Puts the image of [`push_base`] into the registry again, as one for another platform.
+pub(crate) fn push_arm(workspace: &Workspace, registry: &Service, name: &str) {
+    let layout = workspace.path("layout");
+    let image = format!("{}:base", layout.display());
+    run(Command::new("umoci").args(["config", "--image", &image, "--tag", "arm", "--architecture", "arm64"]));
+    let target = format!("docker://127.0.0.1:{}/{name}", registry.port);
+    let image = format!("oci:{}:arm", layout.display());
+    run(Command::new("skopeo").args(["copy", "-q", "--dest-tls-verify=false", &image, &target]));
+}
+
 fn run(command: &mut Command) {
     let done = command.stdin(Stdio::null()).output();
     assert!(

@@ -1,5 +1,6 @@
 //! Files that COPY and ADD select: found below a root, in a fixed order, with a digest over exactly what a copy would take.
 
+use super::Context;
 use super::ignore::Ignore;
 use super::pattern::{Pattern, PatternError};
 use crate::beneath::{Dir, FileError, Xattr, clean, kind};
@@ -43,6 +44,17 @@ pub struct Tree {
     ignore: Option<Ignore>,
     /// Whether every file counts as owned by root, as files of the context do.
     owned_by_root: bool,
+    /// The time of every file, in seconds since 1970, in place of its own.
+    time: Option<i64>,
+}
+
+/// Says which of the files that a source names are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// `--parents`: the directories above a file come along.
+    pub parents: bool,
+    /// `--exclude`: what is left out, below a source that is a directory or by the source's own name.
+    pub exclude: Ignore,
 }
 
 /// Holds one selected source with all that lies below it.
@@ -90,11 +102,25 @@ impl Tree {
     ///
     /// # Errors
     /// When the directory cannot be opened.
-    pub fn context(path: &Path, ignore: Ignore) -> Result<Self> {
+    pub fn context(context: &Context) -> Result<Self> {
+        Ok(Self {
+            root: Dir::open(&context.path)?,
+            ignore: Some(context.ignore.clone()),
+            owned_by_root: !context.keeps_owners,
+            time: None,
+        })
+    }
+
+    /// Opens a directory that was fetched, all of whose files have the time `time` when it is given.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn fetched(path: &Path, time: Option<i64>) -> Result<Self> {
         Ok(Self {
             root: Dir::open(path)?,
-            ignore: Some(ignore),
+            ignore: None,
             owned_by_root: true,
+            time,
         })
     }
 
@@ -107,6 +133,7 @@ impl Tree {
             root: Dir::open(path)?,
             ignore: None,
             owned_by_root: false,
+            time: None,
         })
     }
 
@@ -116,7 +143,50 @@ impl Tree {
     ///
     /// # Errors
     /// When a source without wildcard does not exist or is ignored, and when reading fails.
-    pub fn select(&self, source: &str) -> Result<Vec<Selected>> {
+    pub fn select(&self, source: &str, choice: &Choice) -> Result<Vec<Selected>> {
+        if choice.parents {
+            return self.select_with_parents(source, choice);
+        }
+        let mut selected = self.select_all(source)?;
+        for one in &mut selected {
+            one.leave_out(&choice.exclude);
+        }
+        selected.retain(|one| !one.entries.is_empty());
+        Ok(selected)
+    }
+
+    /// Selects what matches below each directory that stands before `/./`, or below the root.
+    fn select_with_parents(&self, source: &str, choice: &Choice) -> Result<Vec<Selected>> {
+        let (pivot, wanted) = source.split_once("/./").unwrap_or(("", source));
+        let wanted = clean(Path::new(wanted));
+        let Some(text) = wanted.to_str().filter(|text| !text.is_empty()) else {
+            return self.select(
+                pivot,
+                &Choice {
+                    parents: false,
+                    ..choice.clone()
+                },
+            );
+        };
+        let include = Ignore::only(text)?;
+        let mut selected = self.select_all(pivot)?;
+        selected.retain(|one| {
+            one.entries
+                .first()
+                .is_some_and(|top| top.file_type == FileType::Directory)
+        });
+        for one in &mut selected {
+            one.keep(|path| include.excludes(path));
+            one.leave_out(&choice.exclude);
+        }
+        let found = selected.iter().any(|one| one.entries.len() > 1);
+        if !found && !Pattern::is_pattern(source) {
+            return Err(SelectError::NotFound(source.to_owned(), ""));
+        }
+        Ok(selected)
+    }
+
+    fn select_all(&self, source: &str) -> Result<Vec<Selected>> {
         let cleaned = clean(Path::new(source));
         let mut found = Vec::new();
         if Pattern::is_pattern(source) {
@@ -235,8 +305,11 @@ impl Tree {
             } else {
                 0
             },
-            mtime: stat.st_mtime,
-            mtime_nanoseconds: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            mtime: self.time.unwrap_or(stat.st_mtime),
+            mtime_nanoseconds: match self.time {
+                Some(_) => 0,
+                None => i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            },
             changed: change_time(&stat),
             device: stat.st_rdev,
             hard_link: (stat.st_nlink > 1 && file_type == FileType::RegularFile).then_some((stat.st_dev, stat.st_ino)),
@@ -394,6 +467,43 @@ impl Tree {
             }
         }
         Ok(hash.finalize().into())
+    }
+}
+
+impl Selected {
+    /// Keeps what `wanted` says of the paths below the source, and the directories above it. The source itself stays.
+    fn keep(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        let mut needed: std::collections::HashSet<PathBuf> = std::collections::HashSet::new();
+        // What lies in a directory comes after it: seen from the end, a directory's content is decided first.
+        let mut kept: Vec<Entry> = Vec::with_capacity(self.entries.len());
+        for entry in self.entries.drain(..).rev() {
+            let path = &entry.relative;
+            let is_top = path.as_os_str().is_empty();
+            if !is_top && !wanted(path.as_os_str().as_bytes()) && !needed.contains(path) {
+                continue;
+            }
+            if let Some(parent) = path.parent() {
+                needed.insert(parent.to_owned());
+            }
+            kept.push(entry);
+        }
+        kept.reverse();
+        self.entries = kept;
+    }
+
+    fn leave_out(&mut self, exclude: &Ignore) {
+        if exclude.is_empty() {
+            return;
+        }
+        let is_dir = self
+            .entries
+            .first()
+            .is_some_and(|top| top.file_type == FileType::Directory);
+        if is_dir {
+            self.keep(|path| !exclude.excludes(path));
+        } else if exclude.excludes(self.name.as_bytes()) {
+            self.entries.clear();
+        }
     }
 }
 

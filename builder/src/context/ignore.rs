@@ -9,6 +9,8 @@ use std::path::Path;
 pub struct Ignore {
     rules: Vec<Rule>,
     exceptions: bool,
+    /// Whether one rule leaves out everything.
+    everything: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -36,23 +38,56 @@ impl Ignore {
         let mut ignore = Self::default();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in text.lines().enumerate() {
-            let line = if line.starts_with('#') { "" } else { line.trim() };
-            let (exception, body) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
-            if body.is_empty() {
-                continue;
+            if !line.starts_with('#') {
+                ignore.add(line, number + 1)?;
             }
-            let cleaned = clean(Path::new(body));
-            let Some(cleaned) = cleaned.to_str().filter(|c| !c.is_empty()) else {
-                continue;
-            };
-            let pattern = Pattern::for_ignore(cleaned).map_err(|source| IgnoreError {
-                line: number + 1,
-                source,
-            })?;
-            ignore.exceptions |= exception;
-            ignore.rules.push(Rule { exception, pattern });
         }
         Ok(ignore)
+    }
+
+    fn add(&mut self, line: &str, number: usize) -> Result<(), IgnoreError> {
+        let line = line.trim();
+        let (exception, body) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
+        let cleaned = clean(Path::new(body));
+        let Some(cleaned) = cleaned.to_str().filter(|c| !c.is_empty()) else {
+            return Ok(());
+        };
+        let pattern = Pattern::for_ignore(cleaned).map_err(|source| IgnoreError { line: number, source })?;
+        self.exceptions |= exception;
+        self.everything |= !exception && matches!(cleaned, "*" | "**" | "**/*");
+        self.rules.push(Rule { exception, pattern });
+        Ok(())
+    }
+
+    /// Reads patterns of `--exclude`, each as a line of `.dockerignore` that cannot be a comment.
+    ///
+    /// # Errors
+    /// A malformed pattern; its line is its number.
+    pub fn patterns<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, IgnoreError> {
+        let mut ignore = Self::default();
+        for (number, pattern) in patterns.into_iter().enumerate() {
+            ignore.add(pattern, number + 1)?;
+        }
+        Ok(ignore)
+    }
+
+    /// Makes one rule of `pattern`, which has no `!`.
+    pub(super) fn only(pattern: &str) -> Result<Self, PatternError> {
+        let pattern = Pattern::for_ignore(pattern)?;
+        Ok(Self {
+            rules: vec![Rule {
+                exception: false,
+                pattern,
+            }],
+            exceptions: false,
+            everything: false,
+        })
+    }
+
+    /// Tells whether there is no rule at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
     }
 
     /// Tells whether `path` (relative, slash-separated bytes) is left out: it or one of its parents matches.
@@ -65,6 +100,15 @@ impl Ignore {
             }
         }
         out
+    }
+
+    /// Tells whether a source of COPY, in its shortest spelling, certainly names nothing that is left.
+    ///
+    /// With `!` lines nobody can tell without the files; the whole context is left out only by a rule for everything.
+    #[must_use]
+    pub fn excludes_source(&self, path: &str) -> bool {
+        let whole = matches!(path, "." | "/");
+        !self.exceptions && (!whole || self.everything) && self.excludes(path.as_bytes())
     }
 
     /// Tells whether something below an excluded directory may still be taken back in by a `!` line.
@@ -84,6 +128,13 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_that_are_certainly_left_out() {
+        let excludes = |rules: &str, path: &str| Ignore::parse(rules).unwrap().excludes_source(path);
+        assert!(excludes("a/*\n", "a/b/c") && excludes("**", ".") && excludes("*\n", "x"));
+        assert!(!excludes("", "a") && !excludes("a\n!a/b\n", "a") && !excludes(".*\n", ".") && !excludes("?*", "."));
+    }
 
     #[test]
     fn follows_the_reference() {

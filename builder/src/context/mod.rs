@@ -3,3 +3,25 @@
 pub mod files;
 pub mod ignore;
 pub mod pattern;
+pub mod remote;
+
+use std::path::PathBuf;
+
+/// A directory to build from.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its `.dockerignore`.
+    pub ignore: ignore::Ignore,
+    /// Whether files keep their owners; those of a directory of the user's are root's in the image, those of an archive are not.
+    pub keeps_owners: bool,
+}
+
+impl PartialEq for Context {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Context {}

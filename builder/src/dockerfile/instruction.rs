@@ -1,7 +1,7 @@
 //! Logical lines to typed instructions. What cannot be honoured is refused here, with its place.
 
 use super::instruction_flags::{Cursor, Flag, duration_ns, json_array};
-use super::lexer::{Line, RawHeredoc};
+use super::lexer::{Extent, Line, RawHeredoc};
 use super::mount::MountFlag;
 use super::{DockerfileError, SourceText, Span};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Instruction {
     pub text: String,
     /// Its first physical line.
     pub span: Span,
+    /// Where it ends, and what stands above it.
+    pub extent: Extent,
 }
 
 /// Holds a command in shell form or exec form.
@@ -65,6 +67,16 @@ pub struct Transfer {
     pub chmod: Option<String>,
     /// `--link`.
     pub link: bool,
+    /// `--parents`.
+    pub parents: bool,
+    /// `--exclude`, in order.
+    pub exclude: Vec<String>,
+    /// `--checksum`.
+    pub checksum: Option<String>,
+    /// `--keep-git-dir`.
+    pub keep_git_dir: Option<bool>,
+    /// `--unpack`.
+    pub unpack: Option<bool>,
 }
 
 /// Holds the values of HEALTHCHECK; durations in nanoseconds as in the image config.
@@ -125,6 +137,10 @@ impl Instruction {
     /// Moves it to another place: a trigger stands where its image is named.
     pub(super) fn moved_to(mut self, span: Span) -> Self {
         self.span = span;
+        self.extent = Extent {
+            last_line: span.line,
+            ..Extent::default()
+        };
         if let Kind::Run { mounts, .. } = &mut self.kind {
             mounts.iter_mut().for_each(|mount| mount.span = span);
         }
@@ -158,7 +174,7 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         "LABEL" => Kind::Label(pairs(&cursor, "LABEL")?),
         "RUN" => run(&mut cursor)?,
         "COPY" => Kind::Copy(transfer(&mut cursor, "COPY")?),
-        "ADD" => Kind::Add(add(&mut cursor)?),
+        "ADD" => Kind::Add(transfer(&mut cursor, "ADD")?),
         "WORKDIR" => Kind::Workdir(text(&cursor, "WORKDIR")?),
         "USER" => Kind::User(text(&cursor, "USER")?),
         "EXPOSE" => Kind::Expose(list(&cursor, "EXPOSE", false)?),
@@ -176,6 +192,7 @@ pub(super) fn parse(source: &Arc<SourceText>, line: &Line, escape: char) -> Resu
         kind,
         text: line.text.clone(),
         span: line.whole(),
+        extent: line.extent.clone(),
     })
 }
 
@@ -219,7 +236,7 @@ pub(super) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Stri
 }
 
 /// Counts the edits between two short words (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(32).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -310,9 +327,6 @@ fn stage_name(cursor: &Cursor<'_>, name: &str, span: Span) -> Result<String> {
         let message =
             format!("invalid stage name `{name}`: it must begin with a letter and hold letters, digits, `-_.`");
         return Err(cursor.error(span, message));
-    }
-    if matches!(name.as_str(), "scratch" | "context") {
-        return Err(cursor.error(span, format!("stage name `{name}` is reserved")));
     }
     Ok(name)
 }
@@ -430,9 +444,11 @@ fn transfer_flag(cursor: &Cursor<'_>, keyword: &str, flag: &Flag, into: &mut Tra
         "chown" => into.chown = Some(cursor.flag_value(flag)?),
         "chmod" => into.chmod = Some(cursor.flag_value(flag)?),
         "link" => into.link = cursor.flag_bool(flag)?,
-        "parents" if keyword == "COPY" => return Err(cursor.not_honoured(flag)),
-        "keep-git-dir" | "checksum" | "unpack" if keyword == "ADD" => return Err(cursor.not_honoured(flag)),
-        "exclude" => return Err(cursor.not_honoured(flag)),
+        "parents" if keyword == "COPY" => into.parents = cursor.flag_bool(flag)?,
+        "exclude" => into.exclude.push(cursor.flag_value(flag)?),
+        "checksum" if keyword == "ADD" => into.checksum = Some(cursor.flag_value(flag)?),
+        "keep-git-dir" if keyword == "ADD" => into.keep_git_dir = Some(cursor.flag_bool(flag)?),
+        "unpack" if keyword == "ADD" => into.unpack = Some(cursor.flag_bool(flag)?),
         _ => return Err(cursor.unknown_flag(keyword, flag)),
     }
     Ok(())
@@ -498,20 +514,6 @@ fn ends_as_directory(transfer: &Transfer) -> bool {
     matches!(transfer.destination.as_str(), "." | "..")
         || transfer.destination.ends_with("/.")
         || transfer.destination.ends_with("/..")
-}
-
-fn add(cursor: &mut Cursor<'_>) -> Result<Transfer> {
-    let transfer = transfer(cursor, "ADD")?;
-    for source in &transfer.sources {
-        let CopySource::Path(path) = source else { continue };
-        let remote = path.contains("://") || path.starts_with("git@");
-        if remote {
-            let found = cursor.words().into_iter().find(|(word, _)| word == path);
-            let span = found.map_or_else(|| cursor.line.whole(), |(_, span)| span);
-            return Err(cursor.error(span, "cannot honour ADD of a URL or a git repository yet"));
-        }
-    }
-    Ok(transfer)
 }
 
 fn list(cursor: &Cursor<'_>, keyword: &str, json: bool) -> Result<Vec<String>> {
@@ -640,7 +642,9 @@ mod tests {
             ("COPY a b c", "must be a directory"),
             ("COPY --from=$x a b", "not expanded in `--from`"),
             ("COPY --nope a b", "unknown flag"),
-            ("ADD https://x/y /", "cannot honour ADD of a URL"),
+            ("ADD --parents a /", "unknown flag `--parents` for ADD"),
+            ("COPY --checksum=sha256:x a /", "unknown flag `--checksum` for COPY"),
+            ("ADD --unpack=maybe a /", "takes true or false"),
             ("ONBUILD", "at least one argument"),
             ("ONBUILD ONBUILD RUN x", "isn't allowed as an ONBUILD trigger"),
             ("ONBUILD from x", "isn't allowed as an ONBUILD trigger"),

@@ -1,6 +1,7 @@
-//! Text to logical lines: parser directives, comments, continuations and heredocs, with every character's place kept.
+//! Text to logical lines: comments, continuations and heredocs, with every character's place kept.
 
-use super::{DockerfileError, SourceText, Span};
+use super::check::Options;
+use super::{DockerfileError, SourceText, Span, directives};
 use std::sync::Arc;
 
 /// Largest Dockerfile taken, in bytes. BuildKit has the same order of bound; a larger file is a mistake or an attack.
@@ -15,6 +16,8 @@ pub struct Lexed {
     pub lines: Vec<Line>,
     /// `\` or `` ` ``.
     pub escape: char,
+    /// The `check` directive.
+    pub check: Options,
 }
 
 /// Holds one logical line: an instruction with its continuations joined.
@@ -26,6 +29,19 @@ pub struct Line {
     pieces: Vec<Piece>,
     /// Heredocs that follow the line.
     pub heredocs: Vec<RawHeredoc>,
+    /// Where it ends, and what stands above it.
+    pub extent: Extent,
+}
+
+/// Tells where an instruction ends and what stands around it, for checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Its last physical line, heredocs included.
+    pub last_line: usize,
+    /// The comments right above it, without `#`; an empty line ends them.
+    pub comments: Vec<String>,
+    /// Where its continuations end, when an empty line is among them.
+    pub empty_continuation: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +64,17 @@ pub struct RawHeredoc {
     pub descriptor: String,
     /// Whether `<<-` was written.
     pub chomp: bool,
+}
+
+impl Extent {
+    /// Takes note of a comment or an empty line. Only what stands above the instruction counts.
+    fn pass_over(&mut self, trimmed: &str, above: bool) {
+        match trimmed.strip_prefix('#') {
+            Some(comment) if above => self.comments.push(comment.trim().to_owned()),
+            None if above => self.comments.clear(),
+            _ => {}
+        }
+    }
 }
 
 impl Line {
@@ -81,7 +108,7 @@ impl Line {
 }
 
 /// Cuts `source` into logical lines.
-pub(super) fn lex(source: &Arc<SourceText>) -> Result<Lexed> {
+pub(super) fn lex(source: &Arc<SourceText>, frontend: Option<&str>) -> Result<Lexed> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     let start = Span {
         line: 1,
@@ -103,12 +130,12 @@ pub(super) fn lex(source: &Arc<SourceText>) -> Result<Lexed> {
         )));
     }
     let physical: Vec<&str> = text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
-    let (escape, first) = directives(source, &physical)?;
+    let directives = directives::read(source, &physical, frontend)?;
     let mut reader = Reader {
         source,
         physical: &physical,
-        next: first,
-        escape,
+        next: directives.lines,
+        escape: directives.escape,
     };
     let mut lines = Vec::new();
     while let Some(line) = reader.logical_line()? {
@@ -120,75 +147,11 @@ pub(super) fn lex(source: &Arc<SourceText>) -> Result<Lexed> {
                 .with_hint("begin with `FROM image` or `FROM scratch`"),
         ));
     }
-    Ok(Lexed { lines, escape })
-}
-
-/// Reads the parser directives at the very top. Gives the escape character and the number of the first other line.
-fn directives(source: &Arc<SourceText>, physical: &[&str]) -> Result<(char, usize)> {
-    let mut escape = '\\';
-    let mut seen: Vec<String> = Vec::new();
-    let mut at = 0;
-    if physical.first().is_some_and(|l| l.starts_with("#!")) {
-        at = 1;
-    }
-    while let Some(line) = physical.get(at) {
-        let Some((key, value)) = directive(line) else { break };
-        let span = Span {
-            line: at + 1,
-            column: 1,
-            length: line.chars().count(),
-        };
-        let key = key.to_ascii_lowercase();
-        if !matches!(key.as_str(), "syntax" | "escape" | "check") {
-            break;
-        }
-        if seen.contains(&key) {
-            let message = format!("only one `{key}` parser directive can be used");
-            return Err(Box::new(DockerfileError::new(source, span, message)));
-        }
-        if key == "escape" {
-            escape = match value {
-                "\\" => '\\',
-                "`" => '`',
-                _ => {
-                    let message = format!("invalid escape `{value}`: it must be `\\` or a backtick");
-                    return Err(Box::new(DockerfileError::new(source, span, message)));
-                }
-            };
-        }
-        if key == "syntax" && !known_frontend(value) {
-            return Err(Box::new(
-                DockerfileError::new(
-                    source,
-                    span,
-                    format!("cannot honour `# syntax={value}`: frontends are not loaded"),
-                )
-                .with_hint("the Dockerfile language is built in; remove the line, or name docker/dockerfile:1"),
-            ));
-        }
-        seen.push(key);
-        at += 1;
-    }
-    Ok((escape, at))
-}
-
-/// Tells whether a `syntax` value names Docker's own Dockerfile frontend, whose language is built in.
-fn known_frontend(value: &str) -> bool {
-    let name = value.split('@').next().unwrap_or(value);
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let (name, tag) = name.split_once(':').unwrap_or((name, "1"));
-    let tag = tag.strip_suffix("-labs").unwrap_or(tag);
-    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
-        && (tag == "1" || tag == "latest" || tag.starts_with("1.") || tag == "labs" || tag == "experimental")
-}
-
-fn directive(line: &str) -> Option<(&str, &str)> {
-    let (key, value) = line.strip_prefix('#')?.split_once('=')?;
-    let key = key.trim();
-    let mut letters = key.chars();
-    let named = letters.next()?.is_ascii_alphabetic() && letters.all(|c| c.is_ascii_alphanumeric());
-    let value = value.trim();
-    (named && !value.is_empty()).then_some((key, value))
+    Ok(Lexed {
+        lines,
+        escape: directives.escape,
+        check: directives.check,
+    })
 }
 
 struct Reader<'a> {
@@ -204,12 +167,17 @@ impl Reader<'_> {
             text: String::new(),
             pieces: Vec::new(),
             heredocs: Vec::new(),
+            extent: Extent::default(),
         };
+        let mut empty = false;
         while let Some(raw) = self.physical.get(self.next) {
             let number = self.next + 1;
             self.next += 1;
             let trimmed = raw.trim_start();
             if trimmed.is_empty() || trimmed.starts_with('#') {
+                // What follows the last line feed is no line.
+                empty |= trimmed.is_empty() && !line.pieces.is_empty() && number < self.physical.len();
+                line.extent.pass_over(trimmed, line.pieces.is_empty());
                 continue;
             }
             let begin = if line.pieces.is_empty() {
@@ -235,7 +203,9 @@ impl Reader<'_> {
             return Ok(None);
         }
         line.text.truncate(line.text.trim_end().len());
+        line.extent.empty_continuation = empty.then_some(self.next);
         self.heredocs(&mut line)?;
+        line.extent.last_line = self.next;
         Ok(Some(line))
     }
 
@@ -363,10 +333,13 @@ mod tests {
     use super::*;
 
     fn lexed(text: &str) -> Lexed {
-        lex(&Arc::new(SourceText {
-            name: "Dockerfile".into(),
-            text: text.into(),
-        }))
+        lex(
+            &Arc::new(SourceText {
+                name: "Dockerfile".into(),
+                text: text.into(),
+            }),
+            None,
+        )
         .unwrap()
     }
 
@@ -382,6 +355,19 @@ mod tests {
                 length: 3
             }
         );
+    }
+
+    #[test]
+    fn extents_tell_what_stands_around() {
+        let l = lexed("# a\n\n# b\n#c\nFROM a\n# d\nRUN one \\\n\n  <<E\nx\nE\nRUN y \\\n");
+        let extents: Vec<_> = l.lines.iter().map(|line| &line.extent).collect();
+        assert_eq!(
+            (extents[0].comments.as_slice(), extents[0].last_line),
+            (&["b".to_owned(), "c".into()][..], 5)
+        );
+        assert_eq!(extents[1].comments, ["d"]);
+        assert_eq!((extents[1].empty_continuation, extents[1].last_line), (Some(9), 11));
+        assert_eq!(extents[2].empty_continuation, None);
     }
 
     #[test]
@@ -414,10 +400,13 @@ mod tests {
             ("# syntax=evil/frontend\nFROM a", "cannot honour"),
             ("FROM a\nRUN cat <<EOF\nx", "unterminated heredoc"),
         ] {
-            let e = lex(&Arc::new(SourceText {
-                name: "D".into(),
-                text: text.into(),
-            }))
+            let e = lex(
+                &Arc::new(SourceText {
+                    name: "D".into(),
+                    text: text.into(),
+                }),
+                None,
+            )
             .unwrap_err();
             assert!(e.to_string().contains(want), "{e}");
         }

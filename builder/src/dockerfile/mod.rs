@@ -1,15 +1,23 @@
 //! The Dockerfile language: text to typed instructions with spans.
 //!
-//! `lexer` cuts the text into logical lines, `instruction` gives each its type, `stages` groups them, `words` expands variables.
+//! `directives` reads the top of the file, `lexer` cuts the rest into logical lines, `instruction` gives each its type, `stages` groups
+//! them, `words` expands variables. `check` finds what is legal and unwise; `outline` lists what a build can be given.
 //! Nothing here touches the file system or the network.
 
+pub mod check;
+pub mod directives;
+mod excerpt;
 pub mod instruction;
 mod instruction_flags;
 pub mod lexer;
 pub mod mount;
+mod needs;
+pub mod outline;
+mod scope;
 pub mod stages;
 pub mod words;
 
+pub use excerpt::Excerpt;
 pub use instruction::{Command, CopySource, Heredoc, Instruction, Kind};
 pub use stages::{Dockerfile, Stage};
 
@@ -98,16 +106,26 @@ impl std::error::Error for DockerfileError {}
 /// # Errors
 /// Any text outside the language, and any instruction or flag that cannot be honoured yet.
 pub fn parse(name: &str, text: &str) -> Result<Dockerfile, Box<DockerfileError>> {
+    parse_as(name, text, None)
+}
+
+/// Parses a whole Dockerfile whose `syntax` directive is overruled, as `--build-arg BUILDKIT_SYNTAX` does.
+///
+/// `frontend` has been accepted by [`directives::check_frontend`].
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_as(name: &str, text: &str, frontend: Option<&str>) -> Result<Dockerfile, Box<DockerfileError>> {
     let source = Arc::new(SourceText {
         name: name.to_owned(),
         text: text.to_owned(),
     });
-    let lexed = lexer::lex(&source)?;
+    let lexed = lexer::lex(&source, frontend)?;
     let mut instructions = Vec::with_capacity(lexed.lines.len());
     for line in &lexed.lines {
         instructions.push(instruction::parse(&source, line, lexed.escape)?);
     }
-    stages::group(&source, instructions, lexed.escape)
+    stages::group(&source, instructions, lexed.escape, lexed.check)
 }
 
 /// Parses a trigger that a base image keeps (ONBUILD); it stands at `span`, where the image is named.
@@ -120,7 +138,7 @@ pub fn parse_trigger(text: &str, span: Span) -> Result<Instruction, String> {
         text: text.to_owned(),
     });
     let wrong = |message: &str| format!("the base image's trigger `ONBUILD {}`: {message}", text.escape_debug());
-    let lexed = lexer::lex(&source).map_err(|error| wrong(&error.message))?;
+    let lexed = lexer::lex(&source, None).map_err(|error| wrong(&error.message))?;
     let [line] = lexed.lines.as_slice() else {
         return Err(wrong("it is not one instruction"));
     };

@@ -131,6 +131,12 @@ impl MountFlag {
         Ok(flag)
     }
 
+    /// Lists the values as written.
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+        let pairs = self.fields.iter().filter_map(|field| field.split_once('='));
+        pairs.map(|(_, value)| value)
+    }
+
     /// Expands the values, and tells what is to be mounted.
     ///
     /// # Errors

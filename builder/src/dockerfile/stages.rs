@@ -1,7 +1,8 @@
 //! Instructions grouped into stages, with the ARGs before the first FROM kept apart.
 
+use super::check::Options;
 use super::instruction::{Instruction, Kind};
-use super::{DockerfileError, SourceText, Span};
+use super::{DockerfileError, Excerpt, SourceText, Span};
 use std::sync::Arc;
 
 /// Holds a parsed Dockerfile.
@@ -13,6 +14,8 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// The escape character.
     pub escape: char,
+    /// The `check` directive.
+    pub check: Options,
     pub(crate) source: Arc<SourceText>,
 }
 
@@ -46,10 +49,22 @@ impl Dockerfile {
         named.or_else(|| name.parse::<usize>().ok().filter(|n| *n < before))
     }
 
+    /// Gives the file's name and text.
+    #[must_use]
+    pub fn source(&self) -> &SourceText {
+        &self.source
+    }
+
     /// Makes an error at a place of this file.
     #[must_use]
     pub fn error(&self, span: Span, message: impl Into<String>) -> DockerfileError {
         DockerfileError::new(&self.source, span, message)
+    }
+
+    /// Cuts out an instruction with the lines around it.
+    #[must_use]
+    pub fn excerpt(&self, instruction: &Instruction) -> Excerpt {
+        Excerpt::new(&self.source, instruction.span.line, instruction.extent.last_line)
     }
 }
 
@@ -57,11 +72,13 @@ pub(super) fn group(
     source: &Arc<SourceText>,
     instructions: Vec<Instruction>,
     escape: char,
+    check: Options,
 ) -> Result<Dockerfile, Box<DockerfileError>> {
     let mut file = Dockerfile {
         global_args: Vec::new(),
         stages: Vec::new(),
         escape,
+        check,
         source: Arc::clone(source),
     };
     for instruction in instructions {

@@ -28,7 +28,7 @@ pub enum UserError {
 pub struct User {
     /// User and primary group.
     pub owner: Owner,
-    /// Supplementary groups; none when the group was given explicitly.
+    /// Supplementary groups; only the own one when the group was given explicitly.
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
@@ -68,7 +68,7 @@ pub fn resolve_user(root: &Dir, spec: &str) -> Result<User, UserError> {
         let groups = member_groups(&read(root, "etc/group")?, "root");
         return Ok(User {
             owner: Owner { uid: 0, gid: 0 },
-            groups,
+            groups: with_own(0, groups),
             home,
         });
     }
@@ -97,9 +97,17 @@ pub fn resolve_user(root: &Dir, spec: &str) -> Result<User, UserError> {
         .unwrap_or_else(|| "/".to_owned());
     Ok(User {
         owner: Owner { uid, gid },
-        groups,
+        groups: with_own(gid, groups),
         home,
     })
+}
+
+/// A process has its own group among the supplementary ones, so that it cannot lose it by a change of group (CVE-2022-2995).
+fn with_own(gid: u32, mut groups: Vec<u32>) -> Vec<u32> {
+    if !groups.contains(&gid) {
+        groups.insert(0, gid);
+    }
+    groups
 }
 
 fn split(spec: &str) -> Result<(&str, Option<&str>), UserError> {
@@ -198,15 +206,15 @@ mod tests {
         let user = resolve_user(&root, "node").unwrap();
         assert_eq!(
             (user.owner.gid, user.groups.as_slice(), user.home.as_str()),
-            (1001, &[29][..], "/home/node")
+            (1001, &[1001, 29][..], "/home/node")
         );
-        assert_eq!(resolve_user(&root, "node:root").unwrap().groups, Vec::<u32>::new());
+        assert_eq!(resolve_user(&root, "node:root").unwrap().groups, [0]);
         assert_eq!(resolve_user(&root, "1000").unwrap().home, "/home/node");
         assert_eq!(
             resolve_user(&root, "7").unwrap(),
             User {
                 owner: Owner { uid: 7, gid: 0 },
-                groups: vec![],
+                groups: vec![0],
                 home: "/".into()
             }
         );

@@ -417,7 +417,7 @@ fn become_user(plan: &Plan) -> Result<(), SandboxError> {
     let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
     if !denied {
         rustix::thread::set_thread_groups(&groups).map_err(system("set supplementary groups"))?;
-    } else if plan.groups.iter().any(|gid| *gid != 0) {
+    } else if plan.groups.iter().any(|gid| *gid != 0 && *gid != plan.gid) {
         return Err(SandboxError::Setup(
             "supplementary groups need more than one mapped id: install uidmap and add ranges to /etc/subuid".into(),
         ));

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Largest manifest or config read from the store.
-const MAX_DOCUMENT: u64 = 16 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// What a stage stands on after some instructions: its layers and its config.
 #[derive(Debug, Clone)]
@@ -80,6 +80,12 @@ impl Bases {
         let base = result?;
         *slot = Some(base.clone());
         Ok(base)
+    }
+
+    /// Reads an image that lies in the store without a name.
+    pub(super) fn stored(&self, store: &Store, descriptor: &Descriptor, platform: &Platform) -> Result<Base> {
+        let base = read_stored(store, descriptor.clone(), platform, &descriptor.digest.to_string())?;
+        base.ok_or_else(|| BuildError::Other(format!("the image {} is not made for {platform}", descriptor.digest)))
     }
 
     /// Sees to it that every layer of the stack lies unpacked.
@@ -170,13 +176,18 @@ async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull
             .store
             .add_source(&layer.digest, &resolved.reference.without_tag())?;
     }
-    base(&resolved.manifest, &resolved.config, reference)
+    base(&resolved.manifest, &resolved.config, &reference.to_string())
 }
 
 fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
     let Some(descriptor) = store.resolve(reference)? else {
         return Ok(None);
     };
+    read_stored(store, descriptor, platform, &reference.to_string())
+}
+
+/// Reads an image of the store; `None` when there is none for the platform.
+fn read_stored(store: &Store, descriptor: Descriptor, platform: &Platform, name: &str) -> Result<Option<Base>> {
     let Some(descriptor) = pick_platform(store, descriptor, platform)? else {
         return Ok(None);
     };
@@ -185,10 +196,10 @@ fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> R
     if !platform.matches(&config.platform()) {
         return Ok(None);
     }
-    base(&manifest, &config, reference).map(Some)
+    base(&manifest, &config, name).map(Some)
 }
 
-fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> Result<Option<Descriptor>> {
+pub(super) fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> Result<Option<Descriptor>> {
     if !media_type::is_index(&descriptor.media_type) {
         return Ok(Some(descriptor));
     }
@@ -199,7 +210,7 @@ fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> 
         .find(|m| m.platform.as_ref().is_some_and(|p| platform.matches(p)) && store.has(&m.digest)))
 }
 
-fn base(manifest: &Manifest, config: &ImageConfig, reference: &Reference) -> Result<Base> {
+fn base(manifest: &Manifest, config: &ImageConfig, reference: &str) -> Result<Base> {
     let diff_ids = config.diff_ids()?;
     if diff_ids.len() != manifest.layers.len() {
         let (layers, ids) = (manifest.layers.len(), diff_ids.len());

@@ -1,57 +1,52 @@
 //! COPY and ADD.
 
 use super::bases::Base;
+use super::copy_plan::{Plan, Source};
 use super::error::{BuildError, Result};
+use super::fetch::{Fetched, Identified};
 use super::graph::{Origin, copy_origin};
-use super::history;
 use super::shared::{Shared, wait};
-use super::step::{StageRun, end, keep, word};
+use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, Owner};
 use crate::cache::local::Record;
+use crate::context::Context;
 use crate::context::files::{Selected, Tree};
+use crate::context::remote::Remote;
+use crate::dockerfile::Instruction;
 use crate::dockerfile::instruction::Transfer;
-use crate::dockerfile::{CopySource, Instruction};
 use crate::layer::write::StepLayer;
-use crate::rootfs::copy::{self, Chmod, Target};
+use crate::rootfs::copy::{self, Target};
 use crate::rootfs::overlay::{ChainId, Rootfs};
 use crate::rootfs::users::resolve_owner;
 use roadstead_registry_client::Digest;
-use std::path::Path;
 
-/// A copy with all its words expanded.
+/// Where a copy or a mount takes its files.
 #[derive(Debug, Clone)]
-struct Plan {
-    paths: Vec<String>,
-    inline: Vec<(String, Vec<u8>)>,
-    destination: String,
-    chown: Option<String>,
-    chmod: Option<(String, Chmod)>,
-    link: bool,
-    unpack: bool,
-    /// What the history says.
-    created_by: String,
+pub(super) enum From {
+    /// A stage or an image.
+    Layers(Vec<StepLayer>),
+    /// The build context, or a named one.
+    Directory(Context),
 }
 
-/// Where the files come from. A root file system stays mounted as long as this lives.
-struct Source {
+/// The same, with the layers unpacked.
+enum Below {
+    Chain(Vec<ChainId>),
+    Directory(Context),
+}
+
+/// Files of one source, ready to be copied.
+struct Opened {
     tree: Tree,
-    _rootfs: Option<Rootfs>,
+    selected: Vec<Selected>,
+    unpack: bool,
 }
 
-impl Plan {
-    /// The history's text; `destination` is what the Dockerfile has, variables expanded.
-    fn created_by(&self, destination: &str) -> String {
-        let mut text = if self.unpack { "ADD" } else { "COPY" }.to_owned();
-        let chown = self.chown.as_ref().map(|owner| format!("--chown={owner}"));
-        let chmod = self.chmod.as_ref().map(|(mode, _)| format!("--chmod={mode}"));
-        let inline = self.inline.iter().map(|(name, _)| format!("<<{name}"));
-        let words = chown.into_iter().chain(chmod).chain(self.paths.iter().cloned()).chain(inline);
-        for word in words.chain([destination.to_owned()]) {
-            text.push(' ');
-            text.push_str(&word);
-        }
-        text + history::MARK
-    }
+/// Files of all sources in their order. The root file system they are taken from stays mounted as long as this lives.
+struct Sources {
+    opened: Vec<Opened>,
+    content: Vec<Digest>,
+    _rootfs: Option<Rootfs>,
 }
 
 impl StageRun<'_> {
@@ -59,166 +54,128 @@ impl StageRun<'_> {
     pub(super) async fn copy(&mut self, instruction: &Instruction, transfer: &Transfer, add: bool) -> Result<()> {
         let plan = self.plan(transfer, add)?;
         let vertex = self.show(&instruction.text);
-        let origin = match &transfer.from {
-            Some(from) => Some(self.origin(from).await?),
-            None => None,
+        let from = match &transfer.from {
+            Some(from) => self.origin(from).await?,
+            None => From::Directory(self.shared.request.context.clone()),
         };
-        let mut by_origin = None;
-        if let Some(layers) = &origin {
-            // What a stage gave is known by its layers: on a hit nothing needs to be unpacked.
-            let mut key = self.copy_key(&plan);
-            key.add(
-                "from",
-                format!("{:?}", ChainId::stack(layers.iter().map(|l| &l.diff_id)).last()),
-            );
-            key.add_all("paths", plan.paths.iter());
-            let key = key.finish();
-            if let Some(record) = self.find(&key).await? {
-                vertex.cached();
-                self.accept(record, &plan.created_by);
-                return Ok(());
-            }
-            by_origin = Some(key);
+        let mut identified = Vec::new();
+        for remote in super::fetch::remotes(&plan) {
+            identified.push(self.identify(&plan, remote).await?);
         }
-        let result = self.copy_by_content(&plan, origin.as_deref()).await;
+        // What a stage gave is known by its layers, a repository by its commit: on a hit nothing needs to be fetched or unpacked.
+        let by_identity = self.key_by_identity(&plan, &from, &identified);
+        if let Some(key) = &by_identity
+            && let Some(record) = self.find(key).await?
+        {
+            vertex.cached();
+            self.accept(record, &plan.created_by);
+            return Ok(());
+        }
+        let result = self.copy_by_content(&plan, &from, &identified).await;
         if let Ok((_, true)) = &result {
             vertex.cached();
         }
         end(&vertex, &result);
         let (record, _) = result?;
-        if let Some(key) = by_origin {
+        if let Some(key) = by_identity {
             self.remember(&key, &record)?;
         }
         self.accept(record, &plan.created_by);
         Ok(())
     }
 
-    fn plan(&self, transfer: &Transfer, add: bool) -> Result<Plan> {
-        let (mut paths, mut inline) = (Vec::new(), Vec::new());
-        for source in &transfer.sources {
-            match source {
-                CopySource::Path(path) => paths.push(self.expand(path)?),
-                CopySource::Inline(heredoc) => {
-                    let body = if heredoc.expand {
-                        self.scope
-                            .expand_heredoc(&heredoc.content, &self.state, self.escape())
-                            .map_err(word)?
-                    } else {
-                        heredoc.content.clone()
-                    };
-                    inline.push((heredoc.name.clone(), body.into_bytes()));
-                }
-            }
-        }
-        if paths.iter().any(String::is_empty) {
-            return Err(BuildError::Other("a source is empty after expansion".into()));
-        }
-        let written = self.expand(&transfer.destination)?;
-        let destination = self.destination(&written)?;
-        if paths.len() + inline.len() > 1 && !destination.ends_with('/') {
-            return Err(BuildError::Other(
-                "with more than one source, the destination must end with a `/`".into(),
-            ));
-        }
-        let chmod = match &transfer.chmod {
-            None => None,
-            Some(text) => {
-                let text = self.expand(text)?;
-                let message = format!(
-                    "invalid `--chmod={text}`: expected an octal mode such as 755 or clauses such as u=rwX,go=rX"
-                );
-                let mode = Chmod::parse(&text).ok_or(BuildError::Other(message))?;
-                Some((text, mode))
-            }
-        };
-        let chown = transfer.chown.as_ref().map(|text| self.expand(text)).transpose()?;
-        let mut plan = Plan {
-            paths,
-            inline,
-            destination,
-            chown,
-            // BuildKit makes a layer of its own only without a mode.
-            link: transfer.link && chmod.is_none(),
-            chmod,
-            unpack: add,
-            created_by: String::new(),
-        };
-        plan.created_by = plan.created_by(&written);
-        Ok(plan)
-    }
-
-    /// Makes the destination absolute; a trailing slash, which means a directory, stays.
-    fn destination(&self, text: &str) -> Result<String> {
-        if text.is_empty() {
-            return Err(BuildError::Other("the destination is empty after expansion".into()));
-        }
-        let joined = Path::new("/").join(&self.state.working_dir).join(text);
-        let directory =
-            text.ends_with('/') || matches!(text, "." | "..") || text.ends_with("/.") || text.ends_with("/..");
-        let cleaned = crate::beneath::clean(&joined);
-        let slash = if directory && !cleaned.as_os_str().is_empty() {
-            "/"
-        } else {
-            ""
-        };
-        Ok(format!("/{}{slash}", cleaned.display()))
-    }
-
     fn copy_key(&self, plan: &Plan) -> crate::cache::key::KeyBuilder {
-        let mut key = self.key(if plan.unpack { "ADD" } else { "COPY" });
-        key.add("destination", &plan.destination);
-        key.add("chown", format!("{:?}", plan.chown));
-        key.add("chmod", format!("{:?}", plan.chmod.as_ref().map(|(text, _)| text)));
-        key.add("link", plan.link.to_string());
-        key.add("inline", plan.inline.len().to_string());
-        for (name, content) in &plan.inline {
-            key.add("name", name).add("content", content);
-        }
+        let mut key = self.key("COPY");
+        plan.add_to(&mut key);
         key
     }
 
-    /// Gives the layers of what the `from` of a copy or of a mount names.
-    pub(super) async fn origin(&self, from: &str) -> Result<Vec<StepLayer>> {
-        match copy_origin(&self.shared.request.dockerfile, self.index, from)? {
-            Origin::Scratch => Ok(Vec::new()),
-            Origin::Stage(index) => Ok(wait(self.shared, self.results, index).await?.base.layers),
-            Origin::Image { reference, .. } => {
-                let pull = self.shared.request.pull;
-                let Base { layers, .. } = self
+    /// Makes the key of a copy all of whose sources are known without looking at their files.
+    fn key_by_identity(&self, plan: &Plan, from: &From, remotes: &[Identified]) -> Option<Digest> {
+        let mut key = self.copy_key(plan);
+        if let From::Layers(layers) = from {
+            let chain = ChainId::stack(layers.iter().map(|layer| &layer.diff_id));
+            key.add("from", format!("{:?}", chain.last()));
+        }
+        let mut remotes = remotes.iter();
+        for source in &plan.sources {
+            match source {
+                Source::Path(path) if matches!(from, From::Layers(_)) => key.add("path", path),
+                Source::Path(_) => return None,
+                Source::Remote(_) => key.add("remote", remotes.next()?.identity.as_ref()?),
+            };
+        }
+        Some(key.finish())
+    }
+
+    /// Finds the files that the `from` of a copy or of a mount names.
+    pub(super) async fn origin(&self, from: &str) -> Result<From> {
+        let request = &self.shared.request;
+        let platform = &self.shared.platform;
+        match copy_origin(&request.dockerfile, self.index, from, &request.named, platform)? {
+            Origin::Scratch => Ok(From::Layers(Vec::new())),
+            Origin::Directory(context) => Ok(From::Directory(context)),
+            Origin::Stage(index) => Ok(From::Layers(wait(self.shared, self.results, index).await?.base.layers)),
+            Origin::Stored(descriptor) => {
+                let base = self
                     .shared
                     .bases
-                    .resolve(&self.shared.tools, &reference, &self.shared.platform, pull)
-                    .await?;
-                Ok(layers)
+                    .stored(&self.shared.tools.store, &descriptor, platform)?;
+                Ok(From::Layers(base.layers))
+            }
+            Origin::Image { reference, .. } => {
+                let bases = &self.shared.bases;
+                let resolving = bases.resolve(&self.shared.tools, &reference, platform, request.pull);
+                let Base { layers, .. } = resolving.await?;
+                Ok(From::Layers(layers))
             }
         }
     }
 
-    /// Looks the copy up by what it would copy, and does it when it is not known. Tells whether it was.
-    async fn copy_by_content(&self, plan: &Plan, origin: Option<&[StepLayer]>) -> Result<(Record, bool)> {
-        let from_chain = match origin {
-            Some(layers) => Some(self.shared.bases.unpack(&self.shared.tools, layers).await?),
-            None => None,
+    /// Makes the files of a named context that FROM names the first layer.
+    pub(super) async fn begin_with(&mut self, origin: &Origin) -> Result<()> {
+        let Origin::Directory(context) = origin else {
+            return Ok(());
         };
+        let vertex = self
+            .shared
+            .tools
+            .progress
+            .start(format!("load context {}", context.path.display()));
+        let (record, _) = self
+            .copy_by_content(&Plan::whole(), &From::Directory(context.clone()), &[])
+            .await?;
+        end(&vertex, &Ok(()));
+        if let Some(layer) = record.layer {
+            if self.in_image {
+                self.shared.announce(&layer);
+            }
+            self.layers.push(layer);
+        }
+        Ok(())
+    }
+
+    /// Looks the copy up by what it would copy, and does it when it is not known. Tells whether it was.
+    async fn copy_by_content(&self, plan: &Plan, from: &From, remotes: &[Identified]) -> Result<(Record, bool)> {
+        let from = match from {
+            From::Layers(layers) => Below::Chain(self.shared.bases.unpack(&self.shared.tools, layers).await?),
+            From::Directory(context) => Below::Directory(context.clone()),
+        };
+        let mut fetched = Vec::new();
+        for (remote, known) in super::fetch::remotes(plan).zip(remotes) {
+            fetched.push(self.fetch(plan, remote, known).await?);
+        }
         let (plan, mut key) = (plan.clone(), self.copy_key(plan));
         let task = plan.clone();
-        let (source, selected, content) = self
-            .blocking(move |shared| {
-                let source = open_source(&shared, from_chain.as_deref(), &task)?;
-                let selected = select(source.as_ref(), &task)?;
-                let content = match &source {
-                    Some(source) => source.tree.digest(&selected)?,
-                    None => Digest::of(b""),
-                };
-                Ok((source, selected, content))
-            })
+        let sources = self
+            .blocking(move |shared| open(&shared, &task, &from, &fetched))
             .await?;
-        key.add("content", content.to_string());
+        key.add_all("content", sources.content.iter().map(ToString::to_string));
         let key = key.finish();
         if let Some(record) = self.find(&key).await? {
             return Ok((record, true));
         }
-        let (record, steady) = self.copy_files(plan, source, selected).await?;
+        let (record, steady) = self.copy_files(plan, sources).await?;
         if steady {
             self.remember(&key, &record)?;
         } else {
@@ -230,7 +187,7 @@ impl StageRun<'_> {
     }
 
     /// Copies. Tells also whether the sources kept still.
-    async fn copy_files(&self, plan: Plan, source: Option<Source>, selected: Vec<Selected>) -> Result<(Record, bool)> {
+    async fn copy_files(&self, plan: Plan, sources: Sources) -> Result<(Record, bool)> {
         // With --link the files go into a layer of their own that knows nothing of those below, save for user names.
         let needs_base = !plan.link
             || plan
@@ -252,21 +209,23 @@ impl StageRun<'_> {
             let below: &[ChainId] = if plan.link { &[] } else { &chain };
             let rootfs = layers.mount(below, None)?;
             let root = Dir::open(rootfs.path())?;
-            let mode = plan.chmod.as_ref().map(|(_, mode)| mode.clone());
-            let target = Target {
+            let target = |unpack| Target {
                 root: &root,
                 destination: &plan.destination,
                 owner,
-                mode,
-                unpack: plan.unpack,
+                mode: plan.chmod.as_ref().map(|(_, mode)| mode.clone()),
+                unpack,
             };
-            if let Some(source) = &source {
-                copy::copy(&source.tree, &selected, &target)?;
+            for source in &sources.opened {
+                copy::copy(&source.tree, &source.selected, &target(source.unpack))?;
             }
             for (name, content) in &plan.inline {
-                copy::write_inline(name, content, &target)?;
+                copy::write_inline(name, content, &target(false))?;
             }
-            let steady = source.is_none_or(|source| source.tree.is_unchanged(&selected));
+            let steady = sources
+                .opened
+                .iter()
+                .all(|source| source.tree.is_unchanged(&source.selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
             Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], in_image)?, steady))
         })
@@ -283,27 +242,43 @@ fn chown(shared: &Shared, spec: &str, chain: &[ChainId], unpacked: bool) -> Resu
     Ok(resolve_owner(&Dir::open(rootfs.path())?, spec)?)
 }
 
-fn open_source(shared: &Shared, from_chain: Option<&[ChainId]>, plan: &Plan) -> Result<Option<Source>> {
-    if let Some(chain) = from_chain {
-        let rootfs = shared.tools.layers.mount_readonly(chain)?;
-        return Ok(Some(Source {
-            tree: Tree::rootfs(rootfs.path())?,
-            _rootfs: Some(rootfs),
-        }));
+/// Selects the files of every source, and digests them.
+fn open(shared: &Shared, plan: &Plan, from: &Below, fetched: &[Fetched]) -> Result<Sources> {
+    let rootfs = match from {
+        Below::Chain(chain) => Some(shared.tools.layers.mount_readonly(chain)?),
+        Below::Directory(_) => None,
+    };
+    let mut fetched = fetched.iter();
+    let mut sources = Sources {
+        opened: Vec::new(),
+        content: Vec::new(),
+        _rootfs: None,
+    };
+    for source in &plan.sources {
+        let opened = match source {
+            Source::Path(path) => {
+                let tree = match (&rootfs, from) {
+                    (Some(rootfs), _) => Tree::rootfs(rootfs.path())?,
+                    (None, Below::Directory(context)) => Tree::context(context)?,
+                    (None, Below::Chain(_)) => return Err(BuildError::Other("no files to copy from".into())),
+                };
+                let selected = tree.select(path, &plan.choice)?;
+                Opened {
+                    tree,
+                    selected,
+                    unpack: plan.unpack,
+                }
+            }
+            Source::Remote(remote) => {
+                let Some(fetched) = fetched.next() else { continue };
+                let (tree, selected) = fetched.select(&plan.choice)?;
+                let unpack = plan.unpack_fetched && matches!(remote, Remote::Http(_));
+                Opened { tree, selected, unpack }
+            }
+        };
+        sources.content.push(opened.tree.digest(&opened.selected)?);
+        sources.opened.push(opened);
     }
-    if plan.paths.is_empty() {
-        return Ok(None);
-    }
-    let tree = Tree::context(&shared.request.context, shared.request.ignore.clone())?;
-    Ok(Some(Source { tree, _rootfs: None }))
-}
-
-fn select(source: Option<&Source>, plan: &Plan) -> Result<Vec<Selected>> {
-    let mut selected = Vec::new();
-    if let Some(source) = source {
-        for path in &plan.paths {
-            selected.extend(source.tree.select(path)?);
-        }
-    }
-    Ok(selected)
+    sources._rootfs = rootfs;
+    Ok(sources)
 }

@@ -2,7 +2,7 @@
 
 use crate::beneath::FileError;
 use crate::context::files::SelectError;
-use crate::dockerfile::DockerfileError;
+use crate::dockerfile::{DockerfileError, Excerpt};
 use crate::rootfs::copy::CopyError;
 use crate::rootfs::diff::DiffError;
 use crate::rootfs::overlay::OverlayError;
@@ -19,11 +19,21 @@ pub enum BuildError {
         /// The message and its place.
         place: Box<DockerfileError>,
     },
+    /// A step failed; the message holds all causes.
+    #[error("{message}")]
+    Step {
+        /// What went wrong.
+        message: String,
+        /// The instruction in its Dockerfile.
+        excerpt: Excerpt,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// No stage of that name.
     #[error("target stage `{0}` could not be found")]
     NoTarget(String),
     /// A RUN command failed.
-    #[error("process `{command}` did not complete successfully: exit code: {status}")]
+    #[error("process {command:?} did not complete successfully: exit code: {status}")]
     Run {
         /// The command as it was run.
         command: String,
@@ -36,6 +46,9 @@ pub enum BuildError {
     /// A registry or the store failed.
     #[error(transparent)]
     Registry(#[from] roadstead_registry_client::Error),
+    /// A source elsewhere could not be fetched.
+    #[error(transparent)]
+    Remote(#[from] crate::context::remote::RemoteError),
     /// Files to copy could not be found or read.
     #[error(transparent)]
     Select(#[from] SelectError),
@@ -71,7 +84,8 @@ impl BuildError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::At { place } => place.hint.clone(),
-            Self::Registry(e) => e.hint(),
+            Self::Step { hint, .. } => hint.clone(),
+            Self::Registry(e) | Self::Remote(crate::context::remote::RemoteError::Download(e)) => e.hint(),
             Self::Overlay(OverlayError::Store(e)) => e.hint(),
             _ => None,
         }

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Result<Built> {
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let globals = Globals::new(&request.dockerfile, &request.build_args, &platform)?;
-    let graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals)?;
+    let graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
     for name in unused_args(&request.dockerfile, &request.build_args) {
         tools
             .progress
@@ -67,9 +67,13 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
             continue;
         };
         let (shared, results, globals) = (Arc::clone(shared), Arc::clone(&results), globals.clone());
-        let in_image = graph.in_image.contains(&index);
+        let place = Place {
+            index,
+            in_image: graph.in_image.contains(&index),
+            is_replaced: graph.replaced.contains(&index),
+        };
         running.spawn(async move {
-            let result = stage(&shared, index, in_image, &origin, &results, &globals).await?;
+            let result = stage(&shared, place, &origin, &results, &globals).await?;
             sender.send_replace(Some(result));
             Ok(())
         });
@@ -94,22 +98,33 @@ async fn run_stages(shared: &Arc<Shared>, graph: &Graph, globals: &Globals) -> R
     target.ok_or(BuildError::Canceled)
 }
 
-async fn stage(
-    shared: &Arc<Shared>,
+/// Which stage, and what it is for.
+#[derive(Debug, Clone, Copy)]
+struct Place {
     index: usize,
     in_image: bool,
+    /// Whether a named context stands in its place.
+    is_replaced: bool,
+}
+
+async fn stage(
+    shared: &Arc<Shared>,
+    place: Place,
     origin: &Origin,
     results: &Arc<Results>,
     globals: &Globals,
 ) -> Result<StageResult> {
+    let Place { index, in_image, .. } = place;
     let file = &shared.request.dockerfile;
     let name = file.stages[index].name.clone().unwrap_or_else(|| index.to_string());
     let mut scope = Scope::new(globals, &name);
     let base = match origin {
-        Origin::Scratch => Base {
+        // The files of a directory are copied below, as the first layer.
+        Origin::Scratch | Origin::Directory(_) => Base {
             layers: Vec::new(),
             state: ImageState::scratch(shared.platform.clone()),
         },
+        Origin::Stored(descriptor) => shared.bases.stored(&shared.tools.store, descriptor, &shared.platform)?,
         Origin::Stage(other) => {
             let parent = wait(shared, results, *other).await?;
             scope.inherit(&parent.scope);
@@ -132,15 +147,20 @@ async fn stage(
             })?
         }
     };
-    if in_image && matches!(origin, Origin::Image { .. }) {
+    if in_image && matches!(origin, Origin::Image { .. } | Origin::Stored(_)) {
         base.layers.iter().for_each(|layer| shared.announce(layer));
     }
     let mut base = base;
     base.state.cmd_is_own = false;
+    if place.is_replaced {
+        let mut run = StageRun::new(shared, results, index, in_image, base, Vec::new(), scope);
+        run.begin_with(origin).await?;
+        return Ok(run.ended());
+    }
     let triggers = triggers(shared, index, results, std::mem::take(&mut base.state.on_build))?;
-    StageRun::new(shared, results, index, in_image, base, triggers, scope)
-        .run()
-        .await
+    let mut run = StageRun::new(shared, results, index, in_image, base, triggers, scope);
+    run.begin_with(origin).await?;
+    run.run().await
 }
 
 /// Reads what the base has for the stages that stand on it. Stages that it names are those of this file.
@@ -180,8 +200,8 @@ async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
         .collect::<Result<_>>()?;
     let vertex = shared.tools.progress.start("exporting to image");
     let image = assemble(&shared.tools.store, &state, &layers, &shared.created)?;
-    vertex.log(format!("exporting manifest {}", image.descriptor.digest));
-    vertex.log(format!("exporting config {}", image.config_digest));
+    vertex.note(format!("exporting manifest {}", image.descriptor.digest));
+    vertex.note(format!("exporting config {}", image.config_digest));
     vertex.done();
     Ok(Built {
         image,

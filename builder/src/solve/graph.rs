@@ -1,9 +1,11 @@
 //! Which stages and images the target needs. What it does not need is never looked at.
 
 use super::error::{BuildError, Result};
+use super::named::NamedContexts;
 use super::variables::Globals;
+use crate::context::Context;
 use crate::dockerfile::Dockerfile;
-use roadstead_registry_client::{Platform, Reference};
+use roadstead_registry_client::{Descriptor, Platform, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a stage or a `COPY --from` takes its files.
@@ -15,6 +17,9 @@ pub(super) enum Origin {
         reference: Reference,
         platform: Option<Platform>,
     },
+    /// An image that lies in the local store without a name.
+    Stored(Descriptor),
+    Directory(Context),
 }
 
 /// Holds what the target needs.
@@ -25,11 +30,18 @@ pub(super) struct Graph {
     pub(super) stages: BTreeMap<usize, Origin>,
     /// The target and the stages it stands on: their layers are the image's.
     pub(super) in_image: BTreeSet<usize>,
+    /// Stages in whose place a named context stands: their instructions are not run.
+    pub(super) replaced: BTreeSet<usize>,
 }
 
 impl Graph {
     /// Walks back from the target.
-    pub(super) fn new(file: &Dockerfile, target: Option<&str>, globals: &Globals) -> Result<Self> {
+    pub(super) fn new(
+        file: &Dockerfile,
+        target: Option<&str>,
+        globals: &Globals,
+        named: &NamedContexts,
+    ) -> Result<Self> {
         let target = match target {
             None => file.stages.len() - 1,
             Some(name) => file
@@ -40,13 +52,23 @@ impl Graph {
             target,
             stages: BTreeMap::new(),
             in_image: BTreeSet::new(),
+            replaced: BTreeSet::new(),
         };
         let mut open = vec![target];
         while let Some(index) = open.pop() {
             if graph.stages.contains_key(&index) {
                 continue;
             }
-            let origin = from_origin(file, index, globals)?;
+            let stands_in = file.stages[index]
+                .name
+                .as_ref()
+                .and_then(|name| named.get(name, globals.platform()));
+            if let Some(origin) = stands_in {
+                graph.stages.insert(index, origin);
+                graph.replaced.insert(index);
+                continue;
+            }
+            let origin = from_origin(file, index, globals, named)?;
             if let Origin::Stage(other) = origin {
                 open.push(other);
             }
@@ -69,7 +91,7 @@ impl Graph {
     }
 }
 
-fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Origin> {
+fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &NamedContexts) -> Result<Origin> {
     let stage = &file.stages[index];
     let at = |message: String| BuildError::At {
         place: Box::new(file.error(stage.image_span, message)),
@@ -80,9 +102,7 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Ori
     if image.is_empty() {
         return Err(at(format!("base name `{}` should not be blank", stage.image)));
     }
-    if image == "scratch" {
-        return Ok(Origin::Scratch);
-    }
+    // A stage may be named `scratch`; the check ReservedStageName warns of it.
     if let Some(other) = file
         .stages
         .iter()
@@ -90,6 +110,9 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Ori
         .rposition(|s| s.name.as_deref() == Some(image.to_ascii_lowercase().as_str()))
     {
         return Ok(Origin::Stage(other));
+    }
+    if image == "scratch" {
+        return Ok(Origin::Scratch);
     }
     let platform = match &stage.platform {
         None => None,
@@ -101,6 +124,9 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Ori
             )
         }
     };
+    if let Some(origin) = named.get(&image, platform.as_ref().unwrap_or(globals.platform())) {
+        return Ok(origin);
+    }
     let reference = image
         .parse()
         .map_err(|e: roadstead_registry_client::Error| at(format!("invalid image name `{image}`: {e}")))?;
@@ -108,9 +134,18 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Ori
 }
 
 /// Finds what the `from` of a COPY or of a mount names: an earlier stage, or an image.
-pub(super) fn copy_origin(file: &Dockerfile, index: usize, from: &str) -> Result<Origin> {
+pub(super) fn copy_origin(
+    file: &Dockerfile,
+    index: usize,
+    from: &str,
+    named: &NamedContexts,
+    platform: &Platform,
+) -> Result<Origin> {
     if let Some(stage) = file.stage_index(from, index) {
         return Ok(Origin::Stage(stage));
+    }
+    if let Some(origin) = named.get(from, platform) {
+        return Ok(origin);
     }
     if from == "scratch" {
         return Ok(Origin::Scratch);
@@ -128,12 +163,13 @@ pub(super) fn copy_origin(file: &Dockerfile, index: usize, from: &str) -> Result
 mod tests {
     use super::*;
     use crate::dockerfile::parse;
+    use crate::solve::named::Named;
 
     fn graph(text: &str, target: Option<&str>, args: &[(&str, &str)]) -> Result<Graph> {
         let file = parse("Dockerfile", text).unwrap();
         let args: BTreeMap<String, String> = args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let globals = Globals::new(&file, &args, &"linux/amd64".parse().unwrap())?;
-        Graph::new(&file, target, &globals)
+        Graph::new(&file, target, &globals, &NamedContexts::default())
     }
 
     #[test]
@@ -164,6 +200,24 @@ mod tests {
         assert_eq!(on_one.in_image.iter().copied().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(graph(text, Some("TWO"), &[]).unwrap().stages.len(), 1);
         assert!(matches!(graph(text, Some("nope"), &[]), Err(BuildError::NoTarget(_))));
+    }
+
+    #[test]
+    fn named_contexts_stand_in() {
+        let file = parse(
+            "Dockerfile",
+            "FROM a AS one\nRUN x\nFROM b AS two\nFROM one\nCOPY --from=two /x /",
+        )
+        .unwrap();
+        let globals = Globals::new(&file, &BTreeMap::new(), &"linux/amd64".parse().unwrap()).unwrap();
+        let mut named = NamedContexts::default();
+        named.insert("one", Named::Scratch);
+        named.insert("b", Named::Image("c".parse().unwrap()));
+        let graph = Graph::new(&file, None, &globals, &named).unwrap();
+        assert_eq!(graph.stages[&0], Origin::Scratch);
+        assert_eq!(graph.replaced.iter().copied().collect::<Vec<_>>(), [0]);
+        assert!(matches!(&graph.stages[&1], Origin::Image { reference, .. } if reference.familiar() == "c"));
+        assert_eq!(graph.stages[&2], Origin::Stage(0));
     }
 
     #[test]

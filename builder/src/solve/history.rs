@@ -53,7 +53,10 @@ mod tests {
     #[test]
     fn words_are_shown_as_go_does() {
         let words = ["/bin/sh".to_owned(), "-c".to_owned(), "say \"\u{e4}\"\n\x01".to_owned()];
-        assert_eq!(quoted("CMD", &words), "CMD [\"/bin/sh\" \"-c\" \"say \\\"\u{e4}\\\"\\n\\x01\"]");
+        assert_eq!(
+            quoted("CMD", &words),
+            "CMD [\"/bin/sh\" \"-c\" \"say \\\"\u{e4}\\\"\\n\\x01\"]"
+        );
         assert_eq!(list("VOLUME", &words[..2]), "VOLUME [/bin/sh -c]");
         assert_eq!(pairs("ARG", [("A", Some("1")), ("B", None)].into_iter()), "ARG A=1 B");
     }

@@ -2,6 +2,7 @@
 
 use super::error::Result;
 use super::graph::{Graph, Origin, copy_origin};
+use super::named::NamedContexts;
 use super::variables::Globals;
 use crate::dockerfile::Dockerfile;
 use roadstead_registry_client::{Platform, Reference};
@@ -27,7 +28,8 @@ pub fn needed_images(
     platform: &Platform,
 ) -> Result<Vec<NeededImage>> {
     let globals = Globals::new(file, build_args, platform)?;
-    let graph = Graph::new(file, target, &globals)?;
+    let none = NamedContexts::default();
+    let graph = Graph::new(file, target, &globals, &none)?;
     let mut needed: Vec<NeededImage> = Vec::new();
     let mut add = |origin: &Origin| {
         if let Origin::Image { reference, platform } = origin {
@@ -44,7 +46,7 @@ pub fn needed_images(
         add(origin);
         for instruction in &file.stages[*index].instructions {
             for from in instruction.kind.sources() {
-                add(&copy_origin(file, *index, from)?);
+                add(&copy_origin(file, *index, from, &none, platform)?);
             }
         }
     }

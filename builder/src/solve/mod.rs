@@ -2,24 +2,31 @@
 
 mod bases;
 mod cancel;
+mod copy_plan;
 mod copy_step;
 mod error;
 mod execute;
+mod fetch;
 mod graph;
 mod history;
 mod images;
 mod mounts;
+mod named;
 mod run_step;
 mod secret;
 mod shared;
 mod step;
+mod stored_base;
 mod tools;
 mod variables;
 
 pub use cancel::Cancel;
 pub use error::BuildError;
 pub use execute::{build, unpacked};
+pub use fetch::Fetcher;
 pub use images::{NeededImage, needed_images};
+pub use named::{Named, NamedContexts};
 pub use secret::{MAX_SECRET, Secret};
 pub use shared::{Built, LayerHook, Request};
+pub use stored_base::stored_base;
 pub use tools::Tools;

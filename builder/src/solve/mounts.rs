@@ -1,12 +1,14 @@
 //! The mounts of a RUN: what they depend on, and their files made ready for the sandbox.
 
+use super::copy_step::From;
 use super::error::{BuildError, Result};
 use super::shared::Shared;
 use super::step::StageRun;
 use crate::beneath::{Dir, FileError, Owner, clean};
 use crate::cache::key::KeyBuilder;
 use crate::cache::mounts::CacheMount;
-use crate::context::files::{Selected, Tree};
+use crate::context::Context;
+use crate::context::files::{Choice, Selected, Tree};
 use crate::dockerfile::mount::{Access, Mount, MountFlag};
 use crate::layer::write::StepLayer;
 use crate::rootfs::copy::{self, Target};
@@ -34,8 +36,8 @@ pub(super) struct Wanted {
 enum Files {
     /// From nowhere: it begins empty, or is a secret.
     Nothing,
-    /// From the context. The digest is that of what is shown.
-    Context(Digest),
+    /// From the build context or a named one. The digest is that of what is shown.
+    Directory(Context, Digest),
     /// From a stage or an image.
     Layers(Vec<StepLayer>),
 }
@@ -82,18 +84,24 @@ impl StageRun<'_> {
             Mount::Secret { target: None, .. } => PathBuf::new(),
         };
         let origin = match (&flag.from, &mount) {
-            (Some(from), _) => Files::Layers(self.origin(from).await?),
-            (None, Mount::Bind { source, .. }) => {
-                let source = source.clone();
-                let digest = self.blocking(move |shared| {
-                    let (tree, selected) = context(&shared, &source)?;
-                    Ok(tree.digest(&selected)?)
-                });
-                Files::Context(digest.await?)
-            }
-            (None, _) => Files::Nothing,
+            (Some(from), Mount::Bind { source, .. } | Mount::Cache { source, .. }) => match self.origin(from).await? {
+                From::Layers(layers) => Files::Layers(layers),
+                From::Directory(context) => self.shown(context, source).await?,
+            },
+            (None, Mount::Bind { source, .. }) => self.shown(self.shared.request.context.clone(), source).await?,
+            _ => Files::Nothing,
         };
         Ok(Wanted { mount, target, origin })
+    }
+
+    async fn shown(&self, context: Context, source: &str) -> Result<Files> {
+        let source = source.to_owned();
+        self.blocking(move |_| {
+            let (tree, selected) = select(&context, &source)?;
+            let digest = tree.digest(&selected)?;
+            Ok(Files::Directory(context, digest))
+        })
+        .await
     }
 
     fn inside(&self, target: &Path) -> Result<PathBuf> {
@@ -171,11 +179,15 @@ impl Wanted {
     /// Mounts the files that are shown somewhere outside; gives also the path below.
     fn files(&self, shared: &Shared, source: &str) -> Result<(Rootfs, PathBuf)> {
         let layers = &shared.tools.layers;
-        let Files::Layers(from) = &self.origin else {
-            let (tree, selected) = context(shared, source)?;
-            let rootfs = layers.mount(&[], None)?;
-            copy_into(&tree, &selected, rootfs.path())?;
-            return Ok((rootfs, single_file(&selected).unwrap_or_else(|| PathBuf::from("."))));
+        let from = match &self.origin {
+            Files::Layers(layers) => layers.as_slice(),
+            Files::Nothing => &[],
+            Files::Directory(context, _) => {
+                let (tree, selected) = select(context, source)?;
+                let rootfs = layers.mount(&[], None)?;
+                copy_into(&tree, &selected, rootfs.path())?;
+                return Ok((rootfs, single_file(&selected).unwrap_or_else(|| PathBuf::from("."))));
+            }
         };
         let chain = ChainId::stack(from.iter().map(|layer| &layer.diff_id));
         let rootfs = match &self.mount {
@@ -217,10 +229,17 @@ impl Wanted {
             return Err(BuildError::Other("no cache mount".to_owned()));
         };
         let fill = |path: &Path| -> Result<()> {
-            if matches!(self.origin, Files::Layers(_)) {
-                let (rootfs, _) = self.files(shared, source)?;
-                let tree = Tree::rootfs(rootfs.path())?;
-                copy_into(&tree, &tree.select(source)?, path)?;
+            match &self.origin {
+                Files::Nothing => {}
+                Files::Layers(_) => {
+                    let (rootfs, _) = self.files(shared, source)?;
+                    let tree = Tree::rootfs(rootfs.path())?;
+                    copy_into(&tree, &tree.select(source, &Choice::default())?, path)?;
+                }
+                Files::Directory(context, _) => {
+                    let (tree, selected) = select(context, source)?;
+                    copy_into(&tree, &selected, path)?;
+                }
             }
             give(path, *access)
         };
@@ -274,16 +293,16 @@ impl Files {
     fn name(&self) -> String {
         match self {
             Self::Nothing => "nothing".to_owned(),
-            Self::Context(digest) => format!("context {digest}"),
+            Self::Directory(_, digest) => format!("directory {digest}"),
             Self::Layers(layers) => format!("layers {:?}", ChainId::stack(layers.iter().map(|l| &l.diff_id)).last()),
         }
     }
 }
 
-/// Opens the context, and selects what a mount shows of it: an ignored file is not shown.
-fn context(shared: &Shared, source: &str) -> Result<(Tree, Vec<Selected>)> {
-    let tree = Tree::context(&shared.request.context, shared.request.ignore.clone())?;
-    let selected = tree.select(source)?;
+/// Opens a context, and selects what a mount shows of it: an ignored file is not shown.
+fn select(context: &Context, source: &str) -> Result<(Tree, Vec<Selected>)> {
+    let tree = Tree::context(context)?;
+    let selected = tree.select(source, &Choice::default())?;
     Ok((tree, selected))
 }
 

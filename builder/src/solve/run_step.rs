@@ -5,12 +5,12 @@ use super::history;
 use super::mounts::{Ready, Wanted};
 use super::shared::Shared;
 use super::step::{StageRun, end, keep};
-use crate::beneath::{Dir, FileError};
+use crate::beneath::{Dir, FileError, clean};
 use crate::cache::local::Record;
 use crate::dockerfile::instruction::Network;
 use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
 use crate::image::config::DEFAULT_PATH;
-use crate::progress::Vertex;
+use crate::progress::{Stream, Vertex};
 use crate::rootfs::overlay::ChainId;
 use crate::rootfs::users::resolve_user;
 use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
@@ -212,7 +212,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     for mount in &mut mounts {
         made.extend(ensure_target(&root, mount)?);
     }
-    root.make_dirs(Path::new(&task.cwd), None)?;
+    root.make_dirs(&clean(Path::new(&task.cwd)), None)?;
     let user = resolve_user(&root, &task.user)?;
     let plan = Plan {
         rootfs: rootfs.path().to_owned(),
@@ -427,9 +427,9 @@ fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
     let registered = shared.cancel.register(running.id());
     let (out, err) = running.output();
     let last = std::thread::scope(|scope| {
-        let errors = scope.spawn(|| err.map(|err| pass_on(err, vertex)).unwrap_or_default());
+        let errors = scope.spawn(|| err.map(|err| pass_on(err, Stream::Error, vertex)).unwrap_or_default());
         if let Some(out) = out {
-            pass_on(out, vertex);
+            pass_on(out, Stream::Output, vertex);
         }
         errors.join().unwrap_or_default()
     });
@@ -451,8 +451,8 @@ fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
 }
 
 /// Passes output on line by line and gives the last one.
-fn pass_on(stream: impl Read, vertex: &Vertex) -> String {
-    let mut reader = BufReader::new(stream);
+fn pass_on(from: impl Read, stream: Stream, vertex: &Vertex) -> String {
+    let mut reader = BufReader::new(from);
     let mut last = String::new();
     loop {
         let mut line = Vec::new();
@@ -464,7 +464,7 @@ fn pass_on(stream: impl Read, vertex: &Vertex) -> String {
         let text = String::from_utf8_lossy(&line);
         last = text.trim_end_matches(['\n', '\r']).to_owned();
         if sandbox::own_word(&last).is_none() {
-            vertex.log(last.clone());
+            vertex.log(stream, last.clone());
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
+use super::named::NamedContexts;
 use super::secret::Secret;
 use super::tools::Tools;
 use super::variables::Scope;
-use crate::context::ignore::Ignore;
-use crate::dockerfile::Dockerfile;
+use crate::context::Context;
+use crate::dockerfile::{Dockerfile, Instruction};
 use crate::image::assemble::Image;
 use crate::layer::write::{Layer, StepLayer};
 use roadstead_registry_client::Platform;
@@ -21,10 +22,10 @@ use tokio::sync::watch;
 pub struct Request {
     /// The parsed Dockerfile.
     pub dockerfile: Dockerfile,
-    /// The context directory.
-    pub context: PathBuf,
-    /// Its `.dockerignore`.
-    pub ignore: Ignore,
+    /// The build context.
+    pub context: Context,
+    /// `--build-context`.
+    pub named: NamedContexts,
     /// `--target`; the last stage when absent.
     pub target: Option<String>,
     /// `--build-arg`.
@@ -119,12 +120,35 @@ pub(super) fn placed(
     what: Option<String>,
     error: BuildError,
 ) -> BuildError {
-    if error.is_canceled() || matches!(error, BuildError::At { .. }) {
+    if has_place(&error) {
         return error;
     }
-    let hint = error.hint();
-    let mut message = what.map_or_else(String::new, |what| format!("{what}: ")) + &error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let message = what.map_or_else(String::new, |what| format!("{what}: ")) + &with_causes(&error);
+    let mut place = shared.request.dockerfile.error(span, message);
+    place.hint = error.hint();
+    BuildError::At { place: Box::new(place) }
+}
+
+/// Makes an error that of a failed step: one message with all causes, and the instruction among the lines around it.
+pub(super) fn of_step(shared: &Shared, instruction: &Instruction, error: BuildError) -> BuildError {
+    if has_place(&error) {
+        return error;
+    }
+    BuildError::Step {
+        message: with_causes(&error),
+        excerpt: shared.request.dockerfile.excerpt(instruction),
+        hint: error.hint(),
+    }
+}
+
+/// Tells whether an error needs no place: it has one, or nobody's instruction is to blame.
+fn has_place(error: &BuildError) -> bool {
+    error.is_canceled() || matches!(error, BuildError::At { .. } | BuildError::Step { .. })
+}
+
+fn with_causes(error: &BuildError) -> String {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         let text = next.to_string();
         // Transparent errors repeat their cause.
@@ -133,7 +157,5 @@ pub(super) fn placed(
         }
         cause = next.source();
     }
-    let mut place = shared.request.dockerfile.error(span, message);
-    place.hint = hint;
-    BuildError::At { place: Box::new(place) }
+    message
 }

@@ -3,7 +3,7 @@
 use super::bases::Base;
 use super::error::{BuildError, Result};
 use super::history;
-use super::shared::{Results, Shared, StageResult, placed};
+use super::shared::{Results, Shared, StageResult, of_step, placed};
 use super::variables::Scope;
 use crate::beneath::Dir;
 use crate::cache::key::KeyBuilder;
@@ -74,17 +74,26 @@ impl<'a> StageRun<'a> {
                 .await
                 .map_err(|e| self.at(instruction, e))?;
         }
-        Ok(StageResult {
+        Ok(self.ended())
+    }
+
+    /// Gives what the stage is so far.
+    pub(super) fn ended(self) -> StageResult {
+        StageResult {
             base: Base {
                 layers: self.layers,
                 state: self.state,
             },
             scope: self.scope,
-        })
+        }
     }
 
     fn at(&self, instruction: &Instruction, error: BuildError) -> BuildError {
-        placed(self.shared, instruction.span, None, error)
+        if makes_files(&instruction.kind) {
+            of_step(self.shared, instruction, error)
+        } else {
+            placed(self.shared, instruction.span, None, error)
+        }
     }
 
     async fn instruction(&mut self, instruction: &Instruction) -> Result<()> {
@@ -181,9 +190,14 @@ impl<'a> StageRun<'a> {
     }
 
     async fn workdir(&mut self, path: &str) -> Result<()> {
-        let path = self.absolute(&self.expand(path)?);
-        let text = format!("WORKDIR {}", path.display());
-        self.state.working_dir = path.to_string_lossy().into_owned();
+        let written = self.expand(path)?;
+        let path = self.absolute(&written);
+        // As BuildKit: the config keeps an absolute path as it was written.
+        self.state.working_dir = match written.starts_with('/') {
+            true => written,
+            false => path.to_string_lossy().into_owned(),
+        };
+        let text = format!("WORKDIR {}", self.state.working_dir);
         let mut key = self.key("WORKDIR");
         key.add("path", self.state.working_dir.as_bytes())
             .add("user", &self.state.user);
@@ -367,7 +381,10 @@ pub(super) fn word(error: WordError) -> BuildError {
 }
 
 fn pairs_text(keyword: &str, pairs: &[(String, String)]) -> String {
-    history::pairs(keyword, pairs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))))
+    history::pairs(
+        keyword,
+        pairs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))),
+    )
 }
 
 /// Ends a step's line by its result.
@@ -458,7 +475,9 @@ fn exposed(text: &str) -> Result<Vec<String>> {
         let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
         (first <= last).then_some((first, last))
     };
-    let (host, port) = text.rsplit_once(':').map_or((None, text), |(host, port)| (Some(host), port));
+    let (host, port) = text
+        .rsplit_once(':')
+        .map_or((None, text), |(host, port)| (Some(host), port));
     let (ports, protocol) = port.split_once('/').unwrap_or((port, ""));
     let protocol = match protocol.to_ascii_lowercase() {
         none if none.is_empty() => "tcp".to_owned(),
@@ -467,7 +486,9 @@ fn exposed(text: &str) -> Result<Vec<String>> {
     };
     let (first, last) = range(ports).ok_or_else(bad)?;
     if let Some(host) = host {
-        let (address, host_ports) = host.rsplit_once(':').map_or((None, host), |(ip, port)| (Some(ip), port));
+        let (address, host_ports) = host
+            .rsplit_once(':')
+            .map_or((None, host), |(ip, port)| (Some(ip), port));
         let address = address.map(|ip| ip.trim_start_matches('[').trim_end_matches(']'));
         let known = address.is_none_or(|ip| ip.is_empty() || ip.parse::<std::net::IpAddr>().is_ok());
         let fits = host_ports.is_empty()

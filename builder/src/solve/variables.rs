@@ -21,12 +21,16 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Arguments that are read before the build begins.
+const READ_BEFORE: [&str; 3] = ["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_SYNTAX", "SOURCE_DATE_EPOCH"];
+
 /// Holds the ARGs before the first FROM, the values given on the command line, and the automatic ones.
 #[derive(Debug, Clone)]
 pub(super) struct Globals {
     declared: BTreeMap<String, Option<String>>,
     given: BTreeMap<String, String>,
     automatic: BTreeMap<String, String>,
+    platform: Platform,
 }
 
 impl Globals {
@@ -44,6 +48,7 @@ impl Globals {
             declared: BTreeMap::new(),
             given: given.clone(),
             automatic,
+            platform: platform.clone(),
         };
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
@@ -61,6 +66,11 @@ impl Globals {
             }
         }
         Ok(globals)
+    }
+
+    /// The platform that is built for.
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Expands a word of FROM.
@@ -227,7 +237,7 @@ pub(super) fn unused_args(file: &Dockerfile, given: &BTreeMap<String, String>) -
         })
         .flat_map(|args| args.iter().map(|(name, _)| name))
         .collect();
-    let known = |name: &str| PROXIES.contains(&name) || name == "SOURCE_DATE_EPOCH";
+    let known = |name: &str| PROXIES.contains(&name) || READ_BEFORE.contains(&name);
     given
         .keys()
         .filter(|name| !declared.contains(name) && !known(name))

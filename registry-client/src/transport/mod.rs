@@ -250,7 +250,7 @@ impl Transport {
         })
     }
 
-    fn client(&self, trust: Trust) -> Result<reqwest::Client> {
+    pub(crate) fn client(&self, trust: Trust) -> Result<reqwest::Client> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&trust) {
             return Ok(client.clone());
@@ -491,7 +491,8 @@ pub(crate) fn resolve_location(endpoint: &Endpoint, operation: &str, from: &Url,
     Ok(next)
 }
 
-fn host_of(url: &Url) -> String {
+/// Names a URL's host and port in a message.
+pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))

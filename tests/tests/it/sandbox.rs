@@ -108,7 +108,11 @@ fn no_terminal_of_the_caller_is_reachable() {
     let site = Site::new();
     // With the caller's terminal a RUN could push keystrokes into the caller's shell (TIOCSTI).
     site.dockerfile("FROM base\nRUN (exec 3<>/dev/tty) 2>/dev/null && echo 'HAS'' TERMINAL'; echo end of test\n");
-    let line = format!("{} build {}", roadstead().display(), site.context().display());
+    let line = format!(
+        "{} build --progress=plain {}",
+        roadstead().display(),
+        site.context().display()
+    );
     let mut command = Command::new("script");
     let output = site
         .prepare(&mut command)
@@ -160,7 +164,7 @@ fn exit_statuses_are_the_commands_own() {
         let log = site.error_of(&format!("FROM base\nRUN echo said; exit {status}\n"));
         assert!(log.contains(&format!("exit code: {status}\n")), "{log}");
         assert!(
-            log.contains("--> ") && log.contains("Dockerfile:2:1") && log.contains("^^^"),
+            log.contains("Dockerfile:2\n") && log.contains("   2 | >>> RUN echo said"),
             "{log}"
         );
     }
@@ -168,11 +172,11 @@ fn exit_statuses_are_the_commands_own() {
     assert!(log.contains("exit code: 137"), "{log}");
     let log = site.error_of("FROM base\nRUN [\"no-such-program\"]\n");
     assert!(
-        log.contains("`no-such-program`") && log.contains("Dockerfile:2:1"),
+        log.contains("`no-such-program`") && log.contains("   2 | >>> RUN"),
         "{log}"
     );
     let log = site.error_of("FROM base\nSHELL [\"/no/shell\"]\nRUN x\n");
-    assert!(log.contains("/no/shell") && log.contains("Dockerfile:3:1"), "{log}");
+    assert!(log.contains("/no/shell") && log.contains("   3 | >>> RUN x\n"), "{log}");
 }
 
 #[test]
@@ -199,10 +203,10 @@ fn other_steps_cannot_be_reached() {
 fn whiteout_names_made_by_hand_are_refused() {
     let site = Site::new();
     let log = site.error_of("FROM base\nRUN touch /etc/.wh.passwd\n");
-    assert!(log.contains(".wh.passwd") && log.contains("Dockerfile:2:1"), "{log}");
+    assert!(log.contains(".wh.passwd") && log.contains("   2 | >>> RUN"), "{log}");
     site.file(".wh.etc", "");
     let log = site.error_of("FROM base\nCOPY . /\n");
-    assert!(log.contains(".wh.etc") && log.contains("Dockerfile:2:1"), "{log}");
+    assert!(log.contains(".wh.etc") && log.contains("   2 | >>> COPY"), "{log}");
 }
 
 #[test]

@@ -157,7 +157,13 @@ mod tests {
         assert_eq!(cases[0].reason("/bcd"), Some("too"));
         assert_eq!(cases[0].reason("/ab"), None);
         assert_eq!(cases[1].fails.as_deref(), Some(&["no such".to_owned()][..]));
-        for wrong in ["x\n", "=== a\nx\n", "=== a\n--- nope\n", "=== a\n=== a\n", "=== a\n--- unlike\nx\n"] {
+        for wrong in [
+            "x\n",
+            "=== a\nx\n",
+            "=== a\n--- nope\n",
+            "=== a\n=== a\n",
+            "=== a\n--- unlike\nx\n",
+        ] {
             assert!(parse("s", wrong).is_err(), "{wrong}");
         }
     }

@@ -28,18 +28,51 @@ pub(super) enum Verdict {
 pub(super) enum Both {
     /// Both built the same image, or both failed.
     Same { built: bool },
+    /// They differ as they are known to.
+    Explained(&'static str),
     /// Lines that say what differs.
     Differs(Vec<String>),
 }
 
+/// Finds out whether one failed for a reason that is known.
+fn explained(dockerfile: &str, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
+    if theirs.archive.is_some() {
+        let printed = ours.printed();
+        let unknown = printed.contains("error: no user `") || printed.contains("error: no group `");
+        return unknown.then_some(
+            "--chown with a name the image does not know is an error, as the reference says; docker takes root",
+        );
+    }
+    let printed = theirs.printed();
+    let lost = printed.contains("lstat ") && printed.contains("/buildkit-mount") && printed.contains("no such file");
+    if lost {
+        // Where nothing of that name is there at all, or another COPY wants something of it, it is no error.
+        return Some("docker's client did not send the directory of a wildcard without a match");
+    }
+    // `COPY dir dir/* /x/` with a dead link below: docker wants to digest what the link names.
+    let (_, rest) = printed.split_once("failed to calculate checksum of ref")?;
+    let path = rest.split('"').nth(1)?.trim_start_matches('/');
+    let asked_for = dockerfile.contains(path);
+    (!asked_for).then_some("docker could not digest a dead link below a wildcard")
+}
+
 /// Compares the outcomes of a Dockerfile of which it is not known whether it can be built.
-pub(super) fn both(ours: &Outcome, theirs: &Outcome, since: u64) -> Result<Both> {
+pub(super) fn both(dockerfile: &str, ours: &Outcome, theirs: &Outcome, since: u64) -> Result<Both> {
     let (our, their) = match (&ours.archive, &theirs.archive) {
         (Some(our), Some(their)) => (our, their),
         (None, None) if ours.status.code() == Some(1) => return Ok(Both::Same { built: false }),
+        // Built, and not saved: there is nothing to compare.
+        (_, None) if theirs.status.success() => return Ok(Both::Same { built: false }),
         (our, _) => {
+            if let Some(why) = explained(dockerfile, ours, theirs) {
+                return Ok(Both::Explained(why));
+            }
             let who = if our.is_some() { "docker" } else { "roadstead" };
-            let printed = if our.is_some() { theirs.printed() } else { ours.printed() };
+            let printed = if our.is_some() {
+                theirs.printed()
+            } else {
+                ours.printed()
+            };
             return Ok(Both::Differs(vec![format!("only {who} failed:\n{}", tail(&printed))]));
         }
     };
@@ -73,7 +106,9 @@ pub(super) fn judge(
     if let Some(tree) = &case.tree {
         return by_hand(case, &Image::read(archive, &base_layers(workshop, archive)?)?, tree);
     }
-    let Some(theirs) = theirs else { return Ok(Verdict::Skipped) };
+    let Some(theirs) = theirs else {
+        return Ok(Verdict::Skipped);
+    };
     let Some(other) = &theirs.archive else {
         return Ok(Verdict::Differs(vec![format!(
             "docker failed ({}), roadstead did not:\n{}",
@@ -125,8 +160,16 @@ fn by_hand(case: &Case, image: &Image, tree: &[String]) -> Result<Verdict> {
         .map(|(path, what)| format!("{path} {what}"))
         .collect();
     let mut lines = Vec::new();
-    lines.extend(tree.iter().filter(|line| !got.contains(line)).map(|line| format!("missing: {line}")));
-    lines.extend(got.iter().filter(|line| !tree.contains(line)).map(|line| format!("not expected: {line}")));
+    lines.extend(
+        tree.iter()
+            .filter(|line| !got.contains(line))
+            .map(|line| format!("missing: {line}")),
+    );
+    lines.extend(
+        got.iter()
+            .filter(|line| !tree.contains(line))
+            .map(|line| format!("not expected: {line}")),
+    );
     let mut config = image.config();
     config.extend(image.created());
     for line in &case.config {
@@ -135,7 +178,11 @@ fn by_hand(case: &Case, image: &Image, tree: &[String]) -> Result<Verdict> {
         }
     }
     if !lines.is_empty() && !case.config.is_empty() {
-        lines.extend(config.iter().map(|(key, value)| format!("the config has: {key} {value}")));
+        lines.extend(
+            config
+                .iter()
+                .map(|(key, value)| format!("the config has: {key} {value}")),
+        );
     }
     Ok(match lines.is_empty() {
         true => Verdict::Same { meant: Vec::new() },
@@ -146,7 +193,9 @@ fn by_hand(case: &Case, image: &Image, tree: &[String]) -> Result<Verdict> {
 /// The time that the flags of a case ask for.
 fn epoch(case: &Case) -> u64 {
     let given = case.flags.iter().find_map(|flag| flag.split_once("SOURCE_DATE_EPOCH="));
-    given.and_then(|(_, seconds)| seconds.parse().ok()).unwrap_or(DEFAULT_EPOCH)
+    given
+        .and_then(|(_, seconds)| seconds.parse().ok())
+        .unwrap_or(DEFAULT_EPOCH)
 }
 
 fn differences(ours: &Image, theirs: &Image, since: u64, epoch: u64) -> Vec<(String, String)> {
@@ -171,12 +220,36 @@ fn differing(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>)
     let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     let none = "nothing".to_owned();
     keys.into_iter()
-        .filter(|key| ours.get(*key) != theirs.get(*key))
+        .filter(|key| !is_same(ours.get(*key), theirs.get(*key)))
         .map(|key| {
             let (our, their) = (ours.get(key).unwrap_or(&none), theirs.get(key).unwrap_or(&none));
-            (key.clone(), format!("{key}\n          docker    {their}\n          roadstead {our}"))
+            (
+                key.clone(),
+                format!("{key}\n          docker    {their}\n          roadstead {our}"),
+            )
         })
         .collect()
+}
+
+/// An instruction that changes no file gets an empty layer there, and none here; the ARGs of the stage below belong to the
+/// history since Dockerfile 1.12, which is newer than the oracle.
+fn is_same(ours: Option<&String>, theirs: Option<&String>) -> bool {
+    if ours == theirs {
+        return true;
+    }
+    let (Some(ours), Some(theirs)) = (ours, theirs) else {
+        return false;
+    };
+    let by = |line: &str| line.split_once(" layer by ").map(|(_, by)| by.to_owned());
+    let (Some(our), Some(their)) = (by(ours), by(theirs)) else {
+        return false;
+    };
+    let without_args = match our.strip_prefix("\"RUN |") {
+        Some(_) if !their.starts_with("\"RUN |") => our.find("/bin/sh").map(|at| format!("\"RUN {}", &our[at..])),
+        _ => None,
+    };
+    (ours.starts_with("no") || theirs.starts_with("a "))
+        && (our == their || without_args.is_some_and(|our| our == their))
 }
 
 fn sorted_out(case: &Case, differences: Vec<(String, String)>) -> Verdict {

@@ -35,16 +35,68 @@ impl Draw {
     }
 }
 
-const NAMES: [&str; 9] = ["a", "b", "c.txt", "dir", "sub", "x y", "n\u{e4}me", "long.name.tar", ".hidden"];
+const NAMES: [&str; 9] = [
+    "a",
+    "b",
+    "c.txt",
+    "dir",
+    "sub",
+    "x y",
+    "n\u{e4}me",
+    "long.name.tar",
+    ".hidden",
+];
 const DESTINATIONS: [&str; 16] = [
-    "/", "/out", "/out/", "out", "./", ".", "/a/b/c/", "/data", "/data/", "/lib/x", "/lib/", "/absolute/y", "/dead", "/up/../z",
-    "/usr/up/here", "/file",
+    "/",
+    "/out",
+    "/out/",
+    "out",
+    "./",
+    ".",
+    "/a/b/c/",
+    "/data",
+    "/data/",
+    "/lib/x",
+    "/lib/",
+    "/absolute/y",
+    "/dead",
+    "/up/../z",
+    "/usr/up/here",
+    "/file",
 ];
 const MODES: [&str; 8] = ["755", "0644", "4711", "u+x", "go-rwx", "a=rX", "u=rw,go=r", "+t"];
-const OWNERS: [&str; 9] = ["app", "app:staff", "1000", "1000:50", "0:0", "root:more", ":staff", "12:app", "nobody"];
+const OWNERS: [&str; 9] = [
+    "app",
+    "app:staff",
+    "1000",
+    "1000:50",
+    "0:0",
+    "root:more",
+    ":staff",
+    "12:app",
+    "app:0",
+];
 const WORDS: [&str; 20] = [
-    "$A", "${B}", "${A:-d}", "${A:+s}", "${NO-x}", "\"$A b\"", "'$A'", "\\$A", "a${A}b", "${A#o}", "${A##*e}", "${B%o}", "${B%%o*}",
-    "${A/n/N}", "${B//o/0}", "${NO:-${A}}", "plain", "$PATH", "\"q\\\"q\"", "${A+${B:+z}}",
+    "$A",
+    "${B}",
+    "${A:-d}",
+    "${A:+s}",
+    "${NO-x}",
+    "\"$A b\"",
+    "'$A'",
+    "\\$A",
+    "a${A}b",
+    "${A#o}",
+    "${A##*e}",
+    "${B%o}",
+    "${B%%o*}",
+    "${A/n/N}",
+    "${B//o/0}",
+    "${NO:-${A}}",
+    "plain",
+    "$PATH",
+    "\"q\\\"q\"",
+    "${A+${B:+z}}",
 ];
 const COMMANDS: [&str; 16] = [
     "echo 1 > /run-made",
@@ -55,10 +107,10 @@ const COMMANDS: [&str; 16] = [
     "chmod 711 /tmp",
     "mv /data /moved",
     "ln /file /hard || true",
-    "chown 1000:50 /etc",
+    "chown 1000:50 /etc || true",
     "rm -rf /data && mkdir /data && echo new > /data/new",
     "echo $A-$B > /vars",
-    "touch /etc/passwd",
+    "touch /etc/passwd || true",
     "cp -a /etc /copy-of-etc",
     "env | grep -v -e HOSTNAME -e PWD -e HOME | sort > /env",
     "id > /id",
@@ -92,7 +144,11 @@ impl Parts {
     pub(super) fn case(&self, name: &str) -> Case {
         Case {
             name: name.to_owned(),
-            context: self.context.join("\n"),
+            context: self
+                .context
+                .iter()
+                .map(|line| format!("{{ {line}; }} 2>/dev/null || true\n"))
+                .collect(),
             dockerfile: Some(self.lines.join("\n") + "\n"),
             ..Case::default()
         }
@@ -106,7 +162,10 @@ fn context(draw: &mut Draw) -> Vec<String> {
         let name = draw.one(&NAMES);
         let path = format!("{directory}/'{name}'");
         lines.push(match draw.below(9) {
-            0 => format!("[ -e {path} ] || ln -s '{}' {path}", draw.one(&["a", "dir", "../a", "/etc/passwd", "nowhere", "../../.."])),
+            0 => format!(
+                "[ -e {path} ] || ln -s '{}' {path}",
+                draw.one(&["a", "dir", "../a", "/etc/passwd", "nowhere", "../../.."])
+            ),
             1 => format!("[ -e {path} ] || ln a {path}"),
             2 => format!("[ -e {path} ] || mkdir {path}"),
             3 => format!("chmod {} dir/b", draw.one(&["600", "4755", "000", "1777"])),
@@ -117,9 +176,26 @@ fn context(draw: &mut Draw) -> Vec<String> {
         });
     }
     if draw.chance(25) {
-        let patterns = ["dir", "dir/*", "!dir/b", "**/*.txt", "*", "!a", "dir/sub", "!dir/sub/c.txt", "# no", "/a", "x y", "!**/b"];
+        let patterns = [
+            "dir",
+            "dir/*",
+            "!dir/b",
+            "**/*.txt",
+            "*",
+            "!a",
+            "dir/sub",
+            "!dir/sub/c.txt",
+            "# no",
+            "/a",
+            "x y",
+            "!**/b",
+        ];
         for _ in 0..=draw.below(3) {
-            lines.push(format!("echo '{}' >> .dockerignore", draw.one(&patterns)));
+            let line = format!("echo '{}' >> .dockerignore", draw.one(&patterns));
+            // The same pattern again after its exception: docker's client sends names without content.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
         }
     }
     lines
@@ -144,14 +220,36 @@ fn stage(draw: &mut Draw, number: usize, lines: &mut Vec<String>) {
 fn instruction(draw: &mut Draw, stage: usize, runs: bool) -> String {
     match draw.below(20) {
         0..=6 => copy(draw, stage),
-        7 => format!("ADD {} {}", draw.one(&["arch.tar", "arch.tgz", "a", "*.t*", "dir"]), draw.one(&DESTINATIONS)),
+        7 => format!(
+            "ADD {} {}",
+            draw.one(&["arch.tar", "arch.tgz", "a", "*.t*", "dir"]),
+            draw.one(&DESTINATIONS)
+        ),
         8..=10 if runs => run(draw),
-        11 => format!("ENV {}={} C={}", draw.one(&["A", "B"]), draw.one(&WORDS), draw.one(&WORDS)),
-        12 => format!("ARG {}={}", draw.one(&["A", "B"]), draw.one(&["one", "two", "$A", "${B:-z}"])),
+        11 => format!(
+            "ENV {}={} C={}",
+            draw.one(&["A", "B"]),
+            draw.one(&WORDS),
+            draw.one(&WORDS)
+        ),
+        12 => format!(
+            "ARG {}={}",
+            draw.one(&["A", "B"]),
+            draw.one(&["one", "two", "$A", "${B:-z}"])
+        ),
         13 => format!("LABEL l.{}={}", draw.one(&["a", "b"]), draw.one(&WORDS)),
-        14 => format!("WORKDIR {}", draw.one(&["/w", "rel", "/data/sub", "/lib/new", "..", "/a b", "/w/$A"])),
-        15 => format!("USER {}", draw.one(&["app", "1000", "0", "app:staff", "root", "1000:7"])),
-        16 => format!("EXPOSE {}", draw.one(&["80", "80/udp 81", "8000-8002", "$A", "443/tcp"])),
+        14 => format!(
+            "WORKDIR {}",
+            draw.one(&["/w", "rel", "/data/sub", "/lib/new", "..", "/a b", "/w/$A"])
+        ),
+        15 => format!(
+            "USER {}",
+            draw.one(&["app", "1000", "0", "app:staff", "root", "1000:7"])
+        ),
+        16 => format!(
+            "EXPOSE {}",
+            draw.one(&["80", "80/udp 81", "8000-8002", "$A", "443/tcp"])
+        ),
         17 => format!("VOLUME {}", draw.one(&["/v", "[\"/v\", \"/w x\"]", "/a /b"])),
         18 => configuration(draw).to_owned(),
         _ => heredoc(draw),
@@ -182,9 +280,6 @@ fn copy(draw: &mut Draw, stage: usize) -> String {
     if draw.chance(20) {
         line += &format!(" --chmod={}", draw.one(&MODES[..3]));
     }
-    if draw.chance(20) {
-        line += " --link";
-    }
     let from_stage = stage > 0 && draw.chance(40);
     let from_image = !from_stage && draw.chance(20);
     if from_stage {
@@ -193,15 +288,43 @@ fn copy(draw: &mut Draw, stage: usize) -> String {
         line += " --from=furnished";
     }
     let sources = match from_stage || from_image {
-        true => ["/data", "/data/one", "/lib", "/absolute", "/deep/a", "/etc/pass*", "/data/link", "/sticky", "/owned", "/data/*", "/deep/*/b"],
-        false => ["a", "dir", "dir/", ".", "*", "dir/*", "*.txt", "dir/s?b", "./dir/../a", "/dir/b", "../a"],
+        true => [
+            "/data",
+            "/data/one",
+            "/lib",
+            "/absolute",
+            "/deep/a",
+            "/etc/pass*",
+            "/data/link",
+            "/sticky",
+            "/owned",
+            "/data/*",
+            "/deep/*/b",
+        ],
+        false => [
+            "a",
+            "dir",
+            "dir/",
+            ".",
+            "*",
+            "dir/*",
+            "*.txt",
+            "dir/s?b",
+            "./dir/../a",
+            "/dir/b",
+            "../a",
+        ],
     };
     let count = if draw.chance(15) { 2 } else { 1 };
     for _ in 0..count {
         line += &format!(" {}", draw.one(&sources));
     }
     let destination = draw.one(&DESTINATIONS);
-    let slash = if count > 1 && !destination.ends_with('/') { "/" } else { "" };
+    let slash = if count > 1 && !destination.ends_with('/') {
+        "/"
+    } else {
+        ""
+    };
     format!("{line} {destination}{slash}")
 }
 
@@ -222,5 +345,8 @@ fn heredoc(draw: &mut Draw) -> String {
         _ => "EOF",
     };
     let body = [draw.one(&WORDS), draw.one(&WORDS)].join(" ");
-    format!("COPY <<{delimiter} {}\n\t{body}\nsecond line\n{end}", draw.one(&["/here", "/here/", "/h/e/re", "/data/one"]))
+    format!(
+        "COPY <<{delimiter} {}\n\t{body}\nsecond line\n{end}",
+        draw.one(&["/here", "/here/", "/h/e/re", "/data/one"])
+    )
 }

@@ -85,7 +85,8 @@ impl Image {
         let diff_ids = image.diff_ids();
         for (layer, diff_id) in list(&manifest["Layers"]).iter().zip(diff_ids) {
             if !without.contains(&diff_id) {
-                let layer = uncompressed(document(text(layer))?).map_err(TaskError::at("decompress a layer of", archive))?;
+                let layer =
+                    uncompressed(document(text(layer))?).map_err(TaskError::at("decompress a layer of", archive))?;
                 image.lay(&layer).map_err(TaskError::at("read a layer of", archive))?;
             }
         }
@@ -157,7 +158,9 @@ impl Image {
     /// The times of everything but directories, in seconds since 1970.
     pub(super) fn times(&self) -> BTreeMap<String, u64> {
         let files = self.nodes.iter().filter(|(_, node)| !node.is_dir);
-        files.map(|(path, node)| (shown(path.as_os_str().as_encoded_bytes()), node.mtime)).collect()
+        files
+            .map(|(path, node)| (shown(path.as_os_str().as_encoded_bytes()), node.mtime))
+            .collect()
     }
 
     /// When the image and each step of its history were made.
@@ -207,7 +210,11 @@ impl Image {
             }
         }
         for (number, step) in list(&self.config["history"]).iter().enumerate() {
-            let layer = if step["empty_layer"] == true { "no layer" } else { "a layer" };
+            let layer = if step["empty_layer"] == true {
+                "no layer"
+            } else {
+                "a layer"
+            };
             let line = format!("{layer} by {:?}", without_go(text(&step["created_by"])));
             lines.insert(format!("history {number:02}"), line);
         }
@@ -223,7 +230,12 @@ fn node(entry: &mut tar::Entry<'_, &[u8]>, inode: usize) -> std::io::Result<Node
     for extension in entry.pax_extensions()?.into_iter().flatten() {
         let extension = extension?;
         let value = extension.value_bytes();
-        let number = || String::from_utf8_lossy(value).split('.').next().and_then(|n| n.parse().ok());
+        let number = || {
+            String::from_utf8_lossy(value)
+                .split('.')
+                .next()
+                .and_then(|n| n.parse().ok())
+        };
         match extension.key_bytes() {
             b"uid" => uid = number().unwrap_or(uid),
             b"gid" => gid = number().unwrap_or(gid),

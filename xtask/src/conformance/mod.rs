@@ -52,7 +52,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     make(&shared)?;
     let with_docker = oracle::is_possible();
     if !with_docker {
-        println!("SKIPPED: no comparison with Docker, which needs root and mounts here; only cases with trees by hand are run");
+        println!(
+            "SKIPPED: no comparison with Docker, which needs root and mounts here; only cases with trees by hand are run"
+        );
     }
     let workshop = Workshop::open(&directory, &shared, roadstead, with_docker)?;
     println!("oracle: {}", workshop.oracle()?);
@@ -128,8 +130,8 @@ fn verdict(workshop: &Workshop, case: &Case) -> Result<Verdict> {
         false => workshop.start_docker(case, &directory)?,
     };
     let ours = ours.end()?;
-    let theirs = theirs.map(workshop::Running::end).transpose()?;
-    if let Some(theirs) = &theirs {
+    let mut theirs = theirs.map(workshop::Running::end).transpose()?;
+    if let Some(theirs) = &mut theirs {
         // Every build that fails would look like one that must.
         if ["Cannot connect to the Docker daemon", "error reading from server: EOF"]
             .iter()

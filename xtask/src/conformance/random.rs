@@ -1,5 +1,6 @@
 //! The differential fuzzer: random Dockerfiles by both builders, and a difference made as small as it gets.
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Result, TaskError};
@@ -13,11 +14,13 @@ use super::workshop::{Running, Workshop};
 pub(super) fn run(workshop: &Workshop, count: u64, seed: u64) -> Result<()> {
     let start = Instant::now();
     let (mut built, mut failed, mut wrong) = (0, 0, Vec::new());
+    let mut explained: BTreeMap<&str, u64> = BTreeMap::new();
     for number in seed..seed + count {
         let parts = Parts::draw(number);
         match both(workshop, &parts)? {
             Both::Same { built: true } => built += 1,
             Both::Same { built: false } => failed += 1,
+            Both::Explained(why) => *explained.entry(why).or_default() += 1,
             Both::Differs(_) => {
                 let small = shrink(workshop, parts)?;
                 report(workshop, number, &small)?;
@@ -25,11 +28,18 @@ pub(super) fn run(workshop: &Workshop, count: u64, seed: u64) -> Result<()> {
             }
         }
         if (number - seed) % 50 == 49 {
-            println!("{} of {count} in {:.0} s", number - seed + 1, start.elapsed().as_secs_f64());
+            println!(
+                "{} of {count} in {:.0} s",
+                number - seed + 1,
+                start.elapsed().as_secs_f64()
+            );
         }
     }
+    for (why, number) in &explained {
+        println!("{number} differ, explained: {why}");
+    }
     println!(
-        "{count} random Dockerfiles from seed {seed} on in {:.0} s: {built} gave the same image, {failed} failed by both, {} differ",
+        "{count} random Dockerfiles from seed {seed} on in {:.0} s: {built} gave the same image, {failed} failed by both, {} differ unexplained",
         start.elapsed().as_secs_f64(),
         wrong.len()
     );
@@ -45,14 +55,17 @@ fn both(workshop: &Workshop, parts: &Parts) -> Result<Both> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let since = now.map_or(0, |time| time.as_secs()).saturating_sub(60);
     let ours = workshop.start_roadstead(&case, &directory)?;
-    let theirs = workshop.start_docker(&case, &directory)?.map(Running::end).transpose()?;
-    let theirs = theirs.ok_or_else(|| TaskError::new("random Dockerfiles need Docker to compare with"))?;
+    let theirs = workshop
+        .start_docker(&case, &directory)?
+        .map(Running::end)
+        .transpose()?;
+    let mut theirs = theirs.ok_or_else(|| TaskError::new("random Dockerfiles need Docker to compare with"))?;
     let ours = ours.end()?;
     if ours.archive.is_some() {
-        workshop.save(&case, &theirs)?;
+        workshop.save(&case, &mut theirs)?;
     }
-    let both = compare::both(&ours, &theirs, since)?;
-    if matches!(both, Both::Same { .. }) {
+    let both = compare::both(&parts.lines.join("\n"), &ours, &theirs, since)?;
+    if !matches!(both, Both::Differs(_)) {
         make_empty(&directory)?;
     }
     Ok(both)
@@ -83,7 +96,11 @@ fn shrink(workshop: &Workshop, mut parts: Parts) -> Result<Parts> {
 
 fn report(workshop: &Workshop, seed: u64, parts: &Parts) -> Result<()> {
     println!("DIFFERS seed {seed}");
-    println!("--- context\n{}\n--- Dockerfile\n{}", parts.context.join("\n"), parts.lines.join("\n"));
+    println!(
+        "--- context\n{}\n--- Dockerfile\n{}",
+        parts.context.join("\n"),
+        parts.lines.join("\n")
+    );
     if let Both::Differs(lines) = both(workshop, parts)? {
         lines.iter().for_each(|line| println!("    {line}"));
     }

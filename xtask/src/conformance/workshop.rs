@@ -118,7 +118,11 @@ impl Workshop {
             None => {
                 let mut build = self.roadstead();
                 build.args(["build", "--quiet", "-t", name, "-o"]);
-                capture(build.arg(format!("type=docker,dest={}", archive.display())).arg(&context))?;
+                capture(
+                    build
+                        .arg(format!("type=docker,dest={}", archive.display()))
+                        .arg(&context),
+                )?;
             }
         }
         let image = Image::read(&archive, &std::collections::BTreeSet::new())?;
@@ -191,12 +195,16 @@ impl Workshop {
         Running::start(command, directory, "docker", directory.join("docker.tar")).map(Some)
     }
 
-    /// Has Docker write what it built.
-    pub(super) fn save(&self, case: &Case, outcome: &Outcome) -> Result<()> {
+    /// Has Docker write what it built. It cannot write an image without layers, which then counts as not built.
+    pub(super) fn save(&self, case: &Case, outcome: &mut Outcome) -> Result<()> {
         let (Some(docker), Some(archive)) = (&self.docker, &outcome.archive) else {
             return Ok(());
         };
-        capture(docker.client().args(["save", "--output"]).arg(archive).arg(tag(case))).map(drop)
+        match capture(docker.client().args(["save", "--output"]).arg(archive).arg(tag(case))) {
+            Err(error) if error.to_string().contains("empty export") => outcome.archive = None,
+            saved => drop(saved?),
+        }
+        Ok(())
     }
 
     /// Builds a case on a cache of its own and gives the image's digest.

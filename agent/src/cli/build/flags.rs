@@ -1,10 +1,11 @@
 //! docker build's flags. One that cannot be honoured is an error, never a warning.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use roadstead_registry_client::Reference;
 
+use super::call::Call;
 use super::output::Output;
 use super::refused::Refused;
 use crate::client::NetworkFlags;
@@ -12,9 +13,9 @@ use crate::client::NetworkFlags;
 /// Build an image from a Dockerfile.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Build context: a directory.
-    #[arg(value_name = "PATH")]
-    pub(super) context: PathBuf,
+    /// Build context: a directory, an archive, a URL of one, a git repository, s3://BUCKET/KEY, or `-` for standard input.
+    #[arg(value_name = "PATH|URL|-")]
+    pub(super) context: String,
     /// Name of the image, as NAME[:TAG]; may be repeated.
     #[arg(short = 't', long = "tag", value_name = "NAME")]
     pub(super) tags: Vec<String>,
@@ -27,6 +28,10 @@ pub(crate) struct Args {
     /// Show a secret to RUN --mount=type=secret; may be repeated.
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     pub(super) secrets: Vec<String>,
+    /// A further context, by the name of a stage or an image: a directory, a git repository, a URL, docker-image://NAME,
+    /// oci-layout://DIRECTORY[:TAG|@DIGEST] or scratch; may be repeated.
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(super) build_contexts: Vec<String>,
     /// Stop at this stage.
     #[arg(long, value_name = "STAGE")]
     pub(super) target: Option<String>,
@@ -55,11 +60,17 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(super) push: bool,
     /// Put the image into the local store (always done when it has a name).
-    #[arg(long)]
-    load: bool,
+    #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    load: Option<bool>,
     /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
     #[arg(short = 'o', long = "output", value_name = "DEST")]
     outputs: Vec<String>,
+    /// Check the Dockerfile and build nothing, as --call=check; the exit status is 1 when something is found.
+    #[arg(long = "check")]
+    check_only: bool,
+    /// Tell about the Dockerfile and build nothing: check, outline or targets.
+    #[arg(long, value_name = "METHOD[,format=json]")]
+    call: Option<String>,
     #[command(flatten)]
     pub(super) network: NetworkFlags,
     /// Taken for docker's sake: nothing is left behind in any case.
@@ -80,6 +91,9 @@ pub(crate) struct Args {
     /// Taken for docker's sake: a context is not sent anywhere.
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     compress: Option<bool>,
+    /// Taken for docker's sake: there is one builder, `default`.
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(super) builder: Option<String>,
     #[command(flatten)]
     refused: Refused,
     /// The process that runs the job this build is a part of; the build ends with it.
@@ -90,15 +104,15 @@ pub(crate) struct Args {
 /// Values of `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ProgressKind {
-    /// Coloured lines on a terminal, plain lines elsewhere.
+    /// A live tree on a terminal, plain lines elsewhere.
     Auto,
     /// Plain lines.
     Plain,
-    /// Lines with colour.
+    /// A live tree; standard error must be a terminal.
     Tty,
     /// Nothing.
     Quiet,
-    /// A JSON document a line.
+    /// BuildKit's SolveStatus documents, one a line.
     Rawjson,
 }
 
@@ -106,11 +120,12 @@ impl Args {
     /// Refuses what cannot be honoured.
     pub(super) fn check(&self) -> Result<(), String> {
         self.refused.check()?;
-        let context = self.context.to_string_lossy();
-        if context == "-" || context.contains("://") || context.starts_with("git@") {
-            return Err(format!(
-                "cannot honour the context `{context}` yet: only directories are taken"
-            ));
+        if self.context == "-" && self.file.as_deref() == Some(Path::new("-")) {
+            return Err("the context and the Dockerfile cannot both be standard input".to_owned());
+        }
+        // In a job the builder may have other names; there, the docker shim has looked.
+        if let (Some(builder), None) = (self.builder.as_deref().filter(|b| *b != "default"), self.runner) {
+            return Err(format!("there is no builder `{builder}`: the one here is `default`"));
         }
         if let Some(network) = self
             .network_mode
@@ -136,6 +151,16 @@ impl Args {
             return Err(format!("invalid argument `{bad}`: expected NAME=VALUE"));
         }
         Ok(())
+    }
+
+    /// Reads `--call` and `--check`; `None` is an ordinary build.
+    pub(super) fn call(&self) -> Result<Option<Call>, String> {
+        let call = self.call.as_deref().map_or(Ok(None), Call::parse)?;
+        Ok(if self.check_only {
+            call.or(Some(Call::CHECK))
+        } else {
+            call
+        })
     }
 
     /// Reads `--output` and `--push`.

@@ -1,30 +1,37 @@
 //! `roadstead build`: docker build's command line over the builder.
 
+mod call;
+mod checks;
+mod context;
+mod describe;
+mod dockerfile;
+mod findings;
 mod flags;
+mod line;
 mod names;
 mod output;
 mod progress;
 mod refused;
+mod s3;
 mod secrets;
+mod source;
 
 pub(super) use flags::Args;
+pub(crate) use line::builder;
 pub(crate) use names::pushed;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
-use roadstead_builder::context::ignore::Ignore;
-use roadstead_builder::dockerfile::{self, Dockerfile};
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
-use roadstead_builder::solve::{self, BuildError, Built, Cancel, LayerHook, Request, Secret, Tools};
+use roadstead_builder::solve::{self, BuildError, Built, Cancel, Fetcher, LayerHook, Request, Secret, Tools};
 use roadstead_registry_client::{Client, ClientOptions, NoProgress, Reference, Store};
 
 use rustix::process::Signal;
@@ -34,7 +41,9 @@ use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
 use crate::processes;
 
+use checks::Checks;
 use output::Output;
+use source::Source;
 
 /// What must be read before the namespaces are entered: inside, the user is root and home directories look different.
 struct Outside {
@@ -44,9 +53,12 @@ struct Outside {
     owner: roadstead_builder::beneath::Owner,
 }
 
-/// Runs the subcommand. Enters its namespaces before any thread exists.
+/// Runs the subcommand. A build enters its namespaces before any thread exists.
 pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
     args.check().map_err(CliError::usage)?;
+    if let Some(call) = args.call().map_err(CliError::usage)? {
+        return call.answer(&args);
+    }
     let outside = Outside::read(&args)?;
     let identity = sandbox::enter().map_err(CliError::failed)?;
     // Only here, since the kernel may forget it when a process enters a user namespace.
@@ -74,7 +86,8 @@ impl Outside {
 }
 
 async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitCode, CliError> {
-    let progress = Progress::new(progress::sink(args.progress, args.quiet));
+    let renderer = progress::renderer(args.progress, args.quiet)?;
+    let progress = Progress::new(renderer.clone());
     let cancel = Cancel::default();
     let mut interrupt = Interrupt::listen().map_err(CliError::failed)?;
     let signal = interrupt.clone();
@@ -88,6 +101,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
     }
     let result = build_and_export(&args, &outside, progress, &cancel).await;
     listening.abort();
+    renderer.finish();
     match (result, signal.signal()) {
         (Err(_), Some(number)) => Err(CliError::failed("the build was canceled").of_kind(Kind::Signal(number))),
         (result, _) => result.map(|()| ExitCode::SUCCESS),
@@ -95,8 +109,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
 }
 
 async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
-    let (dockerfile, ignore) = read_dockerfile(args, &progress)?;
-    let (outputs, names) = names::destinations(args)?;
+    let destinations = names::destinations(args)?;
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
@@ -108,64 +121,60 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         scratch: scratch.path(),
         store,
     });
+    let fetcher = Fetcher {
+        tools: &tools,
+        secrets: &outside.secrets,
+        ca_bundle: outside.options.ca_bundle.as_deref(),
+        cancel,
+    };
+    let source = Source::open(args, &fetcher).await?;
+    let checks = Checks::of_build(args, &source, &tools.store)?;
+    let result = match checks.error() {
+        Some(error) => Err(error),
+        None => solve_and_export(args, outside, source, destinations, &tools, cancel).await,
+    };
+    // Last, where they are seen.
+    checks.warn(&tools.progress);
+    result
+}
+
+async fn solve_and_export(
+    args: &Args,
+    outside: &Outside,
+    source: Source,
+    (outputs, names): (Vec<Output>, Vec<Reference>),
+    tools: &Arc<Tools>,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
     let push = outputs.iter().any(Output::is_push);
     if push && names.is_empty() {
         return Err(CliError::usage("nothing to push to: `--push` needs a name")
             .hint("name the image with `-t registry/repository:tag`"));
     }
-    let early = EarlyPush::new(&tools, names.first().filter(|_| push));
-    let request = request(args, outside, dockerfile, ignore, early.hook())?;
-    let built = solve::build(Arc::clone(&tools), request, cancel)
-        .await
-        .map_err(failed)?;
+    let early = EarlyPush::new(tools, names.first().filter(|_| push));
+    let request = request(args, outside, source, early.hook())?;
+    let built = solve::build(Arc::clone(tools), request, cancel).await.map_err(failed)?;
     early.finish().await;
     if push {
-        push_all(&tools, &built, &names, cancel).await?;
+        push_all(tools, &built, &names, cancel).await?;
     }
-    output::write_all(&tools, &built, &names, &outputs, outside.owner, cancel).await?;
-    report(args, &tools, &built, &names)
+    output::write_all(tools, &built, &names, &outputs, outside.owner, cancel).await?;
+    report(args, tools, &built, &names)
 }
 
-fn request(
-    args: &Args,
-    outside: &Outside,
-    dockerfile: Dockerfile,
-    ignore: Ignore,
-    on_layer: Option<LayerHook>,
-) -> Result<Request, CliError> {
-    let mut build_args: BTreeMap<String, String> = BTreeMap::new();
-    for text in &args.build_args {
-        match text.split_once('=') {
-            Some((name, value)) => drop(build_args.insert(name.to_owned(), value.to_owned())),
-            // As docker: a bare name takes the value of the environment, or counts as not given.
-            None => {
-                if let Ok(value) = std::env::var(text) {
-                    build_args.insert(text.clone(), value);
-                }
-            }
-        }
-    }
-    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-        build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert(epoch);
-    }
+fn request(args: &Args, outside: &Outside, source: Source, on_layer: Option<LayerHook>) -> Result<Request, CliError> {
     let labels = args.labels.iter().map(|l| {
         l.split_once('=')
             .map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into()))
     });
-    let platform = args
-        .platform
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(CliError::usage)?;
     Ok(Request {
-        dockerfile,
-        context: args.context.clone(),
-        ignore,
+        dockerfile: source.dockerfile,
+        context: source.context,
+        named: source.named,
         target: args.target.clone(),
-        build_args,
+        build_args: source.build_args,
         labels: labels.collect(),
-        platform,
+        platform: checks::platform(args)?,
         no_cache: args.no_cache,
         pull: args.pull,
         secrets: outside.secrets.clone(),
@@ -181,67 +190,18 @@ fn failed(error: BuildError) -> CliError {
     } else {
         Kind::Failed
     };
-    let error = CliError::failed(error).of_kind(kind);
+    let excerpt = match &error {
+        BuildError::Step { excerpt, .. } => Some(excerpt.clone()),
+        _ => None,
+    };
+    let mut error = CliError::failed(error).of_kind(kind);
+    if let Some(excerpt) = excerpt {
+        error = error.below_excerpt(excerpt);
+    }
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-/// Reads and parses the Dockerfile and its ignore file.
-fn read_dockerfile(args: &Args, progress: &Progress) -> Result<(Dockerfile, Ignore), CliError> {
-    if !args.context.is_dir() {
-        return Err(CliError::usage(format!(
-            "the build context `{}` is no directory",
-            args.context.display()
-        )));
-    }
-    let path = match &args.file {
-        Some(path) => path.clone(),
-        None => ["Dockerfile", "dockerfile"]
-            .map(|n| args.context.join(n))
-            .into_iter()
-            .find(|p| p.exists())
-            .unwrap_or_else(|| args.context.join("Dockerfile")),
-    };
-    let vertex = progress.start(format!("[internal] load build definition from {}", path.display()));
-    let text = read_text(&path).map_err(|e| {
-        vertex.failed(e.to_string());
-        CliError::usage(format!("cannot read Dockerfile `{}`: {e}", path.display())).hint("name another with `-f FILE`")
-    })?;
-    let dockerfile = dockerfile::parse(&path.to_string_lossy(), &text).map_err(|e| {
-        vertex.failed(e.message.clone());
-        let hint = e.hint.clone();
-        let error = CliError::failed(e);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })?;
-    vertex.done();
-    let mut own = path.clone().into_os_string();
-    own.push(".dockerignore");
-    let candidates = [PathBuf::from(own), args.context.join(".dockerignore")];
-    let Some(ignore_path) = candidates.iter().find(|p| p.is_file()) else {
-        return Ok((dockerfile, Ignore::default()));
-    };
-    let text =
-        read_text(ignore_path).map_err(|e| CliError::usage(format!("cannot read `{}`: {e}", ignore_path.display())))?;
-    let ignore = Ignore::parse(&text)
-        .map_err(|e| CliError::usage(format!("{}: {}", ignore_path.display(), crate::error::chain(&e))))?;
-    Ok((dockerfile, ignore))
-}
-
-/// Reads a small text file, or standard input for `-`.
-fn read_text(path: &Path) -> std::io::Result<String> {
-    const MAX: u64 = 8 << 20;
-    let mut text = String::new();
-    if path == Path::new("-") {
-        std::io::stdin().take(MAX).read_to_string(&mut text)?;
-    } else {
-        std::fs::File::open(path)?.take(MAX).read_to_string(&mut text)?;
-    }
-    Ok(text)
 }
 
 /// Uploads finished layers while later steps still run.
@@ -305,7 +265,7 @@ async fn push_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], cancel
         };
         match pushed {
             Ok(digest) => {
-                vertex.log(format!("digest: {digest}"));
+                vertex.note(format!("digest: {digest}"));
                 vertex.done();
             }
             Err(error) => {
@@ -332,7 +292,7 @@ fn report(args: &Args, tools: &Arc<Tools>, built: &Built, names: &[Reference]) -
                 .store
                 .tag(name, &built.image.descriptor)
                 .map_err(CliError::failed)?;
-            vertex.log(format!("naming to {}", name.canonical()));
+            vertex.note(format!("naming to {}", name.canonical()));
         }
         vertex.done();
     }

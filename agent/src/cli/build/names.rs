@@ -1,9 +1,9 @@
 //! The names an image gets, and those it is pushed under.
 
-use clap::Parser;
 use roadstead_registry_client::Reference;
 
 use super::flags::Args;
+use super::line;
 use super::output::Output;
 use crate::error::CliError;
 
@@ -22,14 +22,7 @@ pub(super) fn destinations(args: &Args) -> Result<(Vec<Output>, Vec<Reference>),
 
 /// The names that a build with these arguments pushes when it succeeds.
 pub(crate) fn pushed(arguments: &[String]) -> Vec<Reference> {
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: Args,
-    }
-    let line = std::iter::once("build").chain(arguments.iter().map(String::as_str));
-    let destinations = Line::try_parse_from(line).ok().map(|line| destinations(&line.args));
-    match destinations {
+    match line::read(arguments).map(|args| destinations(&args)) {
         Some(Ok((outputs, names))) if outputs.iter().any(Output::is_push) => names,
         // What cannot be read has not been built either.
         _ => Vec::new(),

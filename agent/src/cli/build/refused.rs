@@ -5,16 +5,13 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Flags with a value, and their short forms.
-const WITH_VALUE: [(&str, Option<char>); 25] = [
+const WITH_VALUE: &[(&str, Option<char>)] = &[
     ("add-host", None),
     ("allow", None),
     ("annotation", None),
     ("attest", None),
-    ("build-context", None),
-    ("builder", None),
     ("cache-from", None),
     ("cache-to", None),
-    ("call", None),
     ("cgroup-parent", None),
     ("cpu-period", None),
     ("cpu-quota", None),
@@ -33,7 +30,7 @@ const WITH_VALUE: [(&str, Option<char>); 25] = [
     ("ulimit", None),
 ];
 /// Flags without one.
-const PLAIN: [&str; 2] = ["check", "squash"];
+const PLAIN: &[&str] = &["squash"];
 
 /// The first such flag that was given.
 #[derive(Debug, Default)]
@@ -51,15 +48,17 @@ impl Refused {
 
 impl Args for Refused {
     fn augment_args(command: Command) -> Command {
-        let with_value = WITH_VALUE.map(|(name, short)| {
-            let flag = Arg::new(name).long(name).hide(true).action(ArgAction::Append);
+        let with_value = WITH_VALUE.iter().map(|(name, short)| {
+            let flag = Arg::new(*name).long(*name).hide(true).action(ArgAction::Append);
             let flag = flag.allow_hyphen_values(true);
             match short {
-                Some(short) => flag.short(short),
+                Some(short) => flag.short(*short),
                 None => flag,
             }
         });
-        let plain = PLAIN.map(|name| Arg::new(name).long(name).hide(true).action(ArgAction::Count));
+        let plain = PLAIN
+            .iter()
+            .map(|name| Arg::new(*name).long(*name).hide(true).action(ArgAction::Count));
         command.args(with_value).args(plain)
     }
 
@@ -70,7 +69,7 @@ impl Args for Refused {
 
 impl FromArgMatches for Refused {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let mut names = WITH_VALUE.iter().map(|(name, _)| *name).chain(PLAIN);
+        let mut names = WITH_VALUE.iter().map(|(name, _)| *name).chain(PLAIN.iter().copied());
         Ok(Self(names.find(|name| {
             matches.value_source(name) == Some(ValueSource::CommandLine)
         })))

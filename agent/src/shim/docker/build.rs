@@ -19,11 +19,6 @@ use crate::shim::session::Session;
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(context: &Context, session: &mut Session, arguments: Vec<String>) -> io::Result<u8> {
-    // Images always go to the local store, which is what `--load` of buildx asks for.
-    let arguments: Vec<String> = arguments
-        .into_iter()
-        .filter(|a| a != "--load" && a != "--load=true")
-        .collect();
     let mut command = Command::new("/proc/self/exe");
     command.arg0("roadstead").arg("build");
     // Nothing may be pushed once the runner is gone.

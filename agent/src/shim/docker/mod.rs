@@ -1,7 +1,9 @@
 //! The `docker` calls that are served.
 
 mod build;
+mod buildx;
 mod images;
+mod imagetools;
 mod inspect;
 mod login;
 mod pull;
@@ -30,12 +32,30 @@ pub(super) async fn serve(context: &Context, session: &mut Session) -> io::Resul
     };
     let builds = match arguments.first().map(String::as_str) {
         Some("build") => Some(1),
-        Some("image" | "buildx" | "builder") if arguments.get(1).is_some_and(|word| word == "build") => Some(2),
+        Some("image" | "builder") if arguments.get(1).is_some_and(|word| word == "build") => Some(2),
         _ => None,
     };
     if let Some(words) = builds {
         // A build ends in its own time: it has mounts and files to take away.
-        return build::serve(context, session, arguments.into_iter().skip(words).collect()).await;
+        return buildx::build(context, session, None, arguments.into_iter().skip(words).collect()).await;
+    }
+    if let Some(("buildx", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        let call = match buildx::Call::read(rest) {
+            Ok(call) => call,
+            Err(option) => {
+                return session
+                    .fail(&format!("docker buildx {option} is not served by roadstead"))
+                    .await;
+            }
+        };
+        if let Some((builder, arguments)) = call.of_build() {
+            return buildx::build(context, session, builder, arguments).await;
+        }
+        let mut gone = session.gone();
+        return tokio::select! {
+            status = buildx::serve(context, session, call) => status,
+            () = gone.wait() => Ok(1),
+        };
     }
     let mut gone = session.gone();
     tokio::select! {
@@ -67,7 +87,13 @@ async fn command(context: &Context, session: &mut Session, arguments: &[String])
         ["info", ..] => system::info(context, session, rest(1)).await,
         ["system", "info", ..] => system::info(context, session, rest(2)).await,
         ["version", ..] => system::version(session, rest(1)).await,
-        [group @ ("image" | "buildx" | "builder" | "system"), command, ..] => {
+        ["compose", ..] => session
+            .fail(
+                "docker compose is not served by roadstead: no containers run here; build each service's image with \
+                     `docker build -t NAME CONTEXT`",
+            )
+            .await,
+        [group @ ("image" | "builder" | "system"), command, ..] => {
             session
                 .fail(&format!("docker {group} {command} is not served by roadstead"))
                 .await
@@ -100,7 +126,7 @@ async fn help(session: &mut Session) -> io::Result<u8> {
     session
         .line(
             "Usage:  docker COMMAND\n\nThis is roadstead under docker's name. It serves:\n  build, login, logout, push, pull, \
-             tag, images, inspect, rmi, info, version",
+             tag, images, inspect, rmi, info, version, buildx",
         )
         .await?;
     Ok(0)

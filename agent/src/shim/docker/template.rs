@@ -43,11 +43,19 @@ fn evaluate(action: &str, value: &Value) -> Result<String, String> {
 fn lookup<'v>(path: &str, value: &'v Value) -> Result<&'v Value, String> {
     let mut found = value;
     for part in path.split('.').filter(|part| !part.is_empty()) {
+        // Go's templates name a field as the struct does, documents as JSON does: `Digest`, `digest`.
         found = found
             .get(part)
+            .or_else(|| found.get(lower_first(part)))
             .ok_or_else(|| format!("template parsing error: map has no entry for key \"{part}\""))?;
     }
     Ok(found)
+}
+
+fn lower_first(name: &str) -> String {
+    let mut letters = name.chars();
+    let first = letters.next().map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
 
 fn index<'v>(value: &'v Value, key: &str) -> Result<&'v Value, String> {
@@ -92,7 +100,7 @@ mod tests {
     #[test]
     fn the_forms_of_buildspecs() {
         let value = json!({"Id": "sha256:a", "RepoDigests": ["h/r@sha256:b"], "Size": 7,
-            "Config": {"Env": ["A=1", "B=2"], "Labels": {"x.y": "z"}}});
+            "Descriptor": {"mediaType": "t"}, "Config": {"Env": ["A=1", "B=2"], "Labels": {"x.y": "z"}}});
         for (template, text) in [
             ("{{index .RepoDigests 0}}", "h/r@sha256:b"),
             ("{{ .Id }} {{.Size}}", "sha256:a 7"),
@@ -100,6 +108,7 @@ mod tests {
             ("{{.Config.Env}}", "[A=1 B=2]"),
             ("{{index .Config.Labels \"x.y\"}}", "z"),
             ("{{.Config.Labels}}", "map[x.y:z]"),
+            ("{{.Descriptor.MediaType}}", "t"),
             ("plain", "plain"),
         ] {
             assert_eq!(render(template, &value).unwrap(), text, "{template}");

@@ -10,6 +10,16 @@ tar --create --owner=0 --group=0 --file=files/tree.tar tree
 gzip --no-name --keep --force files/tree.tar
 rm -r tree
 
+# A context in an archive, whose files have owners of their own.
+mkdir context
+printf 'FROM busybox\nCOPY . /from-archive/\n' > context/Dockerfile
+echo inside > context/file
+echo ignored > context/left-out
+echo left-out > context/.dockerignore
+tar --create --owner=5 --group=6 --gzip --file=files/context.tar.gz --directory=context .
+rm -r context
+printf 'FROM busybox\nRUN echo from-a-url > /made\n' > files/remote.Dockerfile
+
 # A repository with two commits, a tag, a branch and a submodule.
 export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
 export GIT_AUTHOR_DATE='2021-01-01T00:00:00Z' GIT_COMMITTER_DATE='2021-01-01T00:00:00Z'

@@ -1,0 +1,28 @@
+//! An archive as a build context.
+
+use super::RemoteError;
+use crate::beneath::Dir;
+use crate::layer::extract::{self, ExtractError};
+use std::fs::File;
+use std::io::Seek as _;
+use std::path::Path;
+
+/// Unpacks `archive` below `directory`, whatever its compression; `false` when it is no archive. Owners and modes stay as they are.
+///
+/// # Errors
+/// When it is damaged, or an entry is one that no honest archive holds.
+pub fn unpack(archive: &Path, directory: &Path) -> Result<bool, RemoteError> {
+    let failed = |source: ExtractError| RemoteError::Archive {
+        what: archive.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        source: Box::new(source),
+    };
+    let damaged = |error| failed(ExtractError::Archive(error));
+    let mut file = File::open(archive).map_err(damaged)?;
+    if !extract::is_archive(&file).map_err(damaged)? {
+        return Ok(false);
+    }
+    file.rewind().map_err(damaged)?;
+    let stream = extract::decompress(file).map_err(damaged)?;
+    extract::extract(stream, &Dir::open(directory)?, &extract::Options::default()).map_err(failed)?;
+    Ok(true)
+}
