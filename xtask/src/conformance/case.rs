@@ -9,7 +9,7 @@
 //! | `flags` | flags of `build`, one a line; the directory above the context is the current one |
 //! | `fails` | the build fails, and roadstead's message has all of these lines |
 //! | `tree` | the oracle is too old: the expected entries upon the base, as `Image::entries` shows them |
-//! | `config` | the same for the config: the values that must be there |
+//! | `config` | the same for the config: the values that must be there, and of `created image` and `created NN` the times |
 //! | `unlike` | `what => why`: differences from the oracle that are meant |
 //!
 //! `@HTTP@` and `@GIT@` stand for the addresses of the servers that show the files below `served`.

@@ -170,7 +170,8 @@ fn by_hand(case: &Case, image: &Image, tree: &[String]) -> Result<Verdict> {
             .filter(|line| !tree.contains(line))
             .map(|line| format!("not expected: {line}")),
     );
-    let config = image.config();
+    let mut config = image.config();
+    config.extend(image.created());
     for line in &case.config {
         if !config.iter().any(|(key, value)| *line == format!("{key} {value}")) {
             lines.push(format!("missing: {line}"));

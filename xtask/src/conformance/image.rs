@@ -163,6 +163,16 @@ impl Image {
             .collect()
     }
 
+    /// When the image and each step of its history were made.
+    pub(super) fn created(&self) -> BTreeMap<String, String> {
+        let mut lines = BTreeMap::new();
+        lines.insert("created image".to_owned(), text(&self.config["created"]).to_owned());
+        for (number, step) in list(&self.config["history"]).iter().enumerate() {
+            lines.insert(format!("created {number:02}"), text(&step["created"]).to_owned());
+        }
+        lines
+    }
+
     /// One line an entry, by path.
     pub(super) fn entries(&self) -> BTreeMap<String, String> {
         let mut first: BTreeMap<usize, &Path> = BTreeMap::new();
