@@ -21,6 +21,8 @@ pub struct Target<'a> {
     pub mode: Option<Chmod>,
     /// Whether archives among the sources are unpacked (ADD).
     pub unpack: bool,
+    /// Whether a destination that is not there takes owner and mode of a source that is a directory.
+    pub becomes: bool,
 }
 
 /// Holds `--chmod`: an octal mode, or symbolic clauses such as `u+x,go=r`.
@@ -166,7 +168,7 @@ pub fn copy(tree: &Tree, sources: &[Selected], target: &Target<'_>) -> Result<()
 /// As [`copy`].
 pub fn write_inline(name: &str, content: &[u8], target: &Target<'_>) -> Result<()> {
     let (dir, name) = place(target, OsStr::new(name), false)?;
-    clear_for_file(&dir, &name)?;
+    clear_for_file(target.root, &dir, &name)?;
     let file = dir.create_file(&name)?;
     let mut out = &file;
     std::io::Write::write_all(&mut out, content).map_err(|e| FileError::new("write", dir.path().join(&name), e))?;
@@ -195,10 +197,16 @@ fn place(target: &Target<'_>, source_name: &OsStr, is_dir: bool) -> Result<(Dir,
     Ok((parent, path.file_name().unwrap_or_default().to_owned()))
 }
 
-fn clear_for_file(dir: &Dir, name: &OsStr) -> Result<()> {
+/// Names a file as the image has it.
+fn shown(root: &Dir, dir: &Dir, name: &OsStr) -> PathBuf {
+    let path = dir.path().join(name);
+    Path::new("/").join(path.strip_prefix(root.path()).unwrap_or(&path))
+}
+
+fn clear_for_file(root: &Dir, dir: &Dir, name: &OsStr) -> Result<()> {
     match dir.metadata(name)? {
         Some(stat) if kind(&stat) == FileType::Directory => Err(CopyError::Conflict {
-            path: dir.path().join(name),
+            path: shown(root, dir, name),
             what: "a directory stands where a file would go",
         }),
         Some(_) => Ok(dir.remove_all(name)?),
@@ -237,7 +245,11 @@ struct Copier<'a> {
 impl Copier<'_> {
     fn run(&self, top: &Entry) -> Result<()> {
         let is_dir = top.file_type == FileType::Directory;
+        let becomes = is_dir && self.target.becomes && !self.is_there()?;
         let (base, name) = place(self.target, &self.selected.name, is_dir)?;
+        if becomes {
+            self.attributes(&base, OsStr::new("."), top)?;
+        }
         if !is_dir {
             return self.file(&base, &name, top, &mut HashMap::new());
         }
@@ -257,6 +269,11 @@ impl Copier<'_> {
         self.directory_times(&base)
     }
 
+    fn is_there(&self) -> Result<bool> {
+        let destination = clean(Path::new(self.target.destination));
+        Ok(self.target.root.follow(&destination)?.is_some())
+    }
+
     fn inside(&self, base: &Dir, parent: &Path) -> Result<Dir> {
         if parent.as_os_str().is_empty() {
             return Ok(base.plain_dir(Path::new(""))?);
@@ -273,13 +290,13 @@ impl Copier<'_> {
             Some(stat) if kind(&stat) == FileType::Directory => {}
             Some(stat) if kind(&stat) == FileType::Symlink => {
                 return Err(CopyError::Conflict {
-                    path: dir.path().join(name),
+                    path: shown(self.target.root, dir, name),
                     what: "a link stands where a directory would go",
                 });
             }
             Some(_) => {
                 return Err(CopyError::Conflict {
-                    path: dir.path().join(name),
+                    path: shown(self.target.root, dir, name),
                     what: "a file stands where a directory would go",
                 });
             }
@@ -289,7 +306,7 @@ impl Copier<'_> {
     }
 
     fn file(&self, dir: &Dir, name: &OsStr, entry: &Entry, links: &mut HashMap<(u64, u64), PathBuf>) -> Result<()> {
-        clear_for_file(dir, name)?;
+        clear_for_file(self.target.root, dir, name)?;
         if let Some(earlier) = entry.hard_link.and_then(|id| links.get(&id)) {
             let from = self.inside_root(earlier.parent().unwrap_or(Path::new("")))?;
             return Ok(dir.create_hard_link(name, &from, earlier.file_name().unwrap_or_default())?);

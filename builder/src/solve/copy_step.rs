@@ -40,6 +40,8 @@ struct Opened {
     tree: Tree,
     selected: Vec<Selected>,
     unpack: bool,
+    /// Whether a destination that is not there becomes the source directory, mode included, as with git repositories.
+    becomes: bool,
 }
 
 /// Files of all sources in their order. The root file system they are taken from stays mounted as long as this lives.
@@ -209,18 +211,19 @@ impl StageRun<'_> {
             let below: &[ChainId] = if plan.link { &[] } else { &chain };
             let rootfs = layers.mount(below, None)?;
             let root = Dir::open(rootfs.path())?;
-            let target = |unpack| Target {
+            let target = |unpack, becomes| Target {
                 root: &root,
                 destination: &plan.destination,
                 owner,
                 mode: plan.chmod.as_ref().map(|(_, mode)| mode.clone()),
                 unpack,
+                becomes,
             };
             for source in &sources.opened {
-                copy::copy(&source.tree, &source.selected, &target(source.unpack))?;
+                copy::copy(&source.tree, &source.selected, &target(source.unpack, source.becomes))?;
             }
             for (name, content) in &plan.inline {
-                copy::write_inline(name, content, &target(false))?;
+                copy::write_inline(name, content, &target(false, false))?;
             }
             let steady = sources
                 .opened
@@ -267,13 +270,19 @@ fn open(shared: &Shared, plan: &Plan, from: &Below, fetched: &[Fetched]) -> Resu
                     tree,
                     selected,
                     unpack: plan.unpack,
+                    becomes: false,
                 }
             }
             Source::Remote(remote) => {
                 let Some(fetched) = fetched.next() else { continue };
                 let (tree, selected) = fetched.select(&plan.choice)?;
                 let unpack = plan.unpack_fetched && matches!(remote, Remote::Http(_));
-                Opened { tree, selected, unpack }
+                Opened {
+                    tree,
+                    selected,
+                    unpack,
+                    becomes: matches!(remote, Remote::Git(_)),
+                }
             }
         };
         sources.content.push(opened.tree.digest(&opened.selected)?);

@@ -23,7 +23,12 @@ use std::sync::Arc;
 /// The first failing step; all others are then stopped, and nothing is named in the store.
 pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Result<Built> {
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
-    let globals = Globals::new(&request.dockerfile, &request.build_args, &platform)?;
+    let globals = Globals::new(
+        &request.dockerfile,
+        request.target.as_deref(),
+        &request.build_args,
+        &platform,
+    )?;
     let mut graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
     for name in unused_args(&request.dockerfile, &request.build_args) {
         tools
@@ -122,7 +127,6 @@ async fn stage(
 ) -> Result<StageResult> {
     let Place { index, in_image, .. } = place;
     let file = &shared.request.dockerfile;
-    let name = file.stages[index].name.clone().unwrap_or_else(|| index.to_string());
     let mut inherited = None;
     let base = match origin {
         // The files of a directory are copied below, as the first layer.
@@ -158,7 +162,7 @@ async fn stage(
     }
     let mut base = base;
     base.state.cmd_is_own = false;
-    let mut scope = Scope::new(globals, &name, &base.state.env);
+    let mut scope = Scope::new(globals, &base.state.env);
     if let Some(parent) = &inherited {
         scope.inherit(parent);
     }

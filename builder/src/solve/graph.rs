@@ -189,7 +189,7 @@ mod tests {
     fn graph(text: &str, target: Option<&str>, args: &[(&str, &str)]) -> Result<Graph> {
         let file = parse("Dockerfile", text).unwrap();
         let args: BTreeMap<String, String> = args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let globals = Globals::new(&file, &args, &"linux/amd64".parse().unwrap())?;
+        let globals = Globals::new(&file, None, &args, &"linux/amd64".parse().unwrap())?;
         Graph::new(&file, target, &globals, &NamedContexts::default())
     }
 
@@ -230,7 +230,7 @@ mod tests {
             "FROM a AS one\nRUN x\nFROM b AS two\nFROM one\nCOPY --from=two /x /",
         )
         .unwrap();
-        let globals = Globals::new(&file, &BTreeMap::new(), &"linux/amd64".parse().unwrap()).unwrap();
+        let globals = Globals::new(&file, None, &BTreeMap::new(), &"linux/amd64".parse().unwrap()).unwrap();
         let mut named = NamedContexts::default();
         named.insert("one", Named::Scratch);
         named.insert("b", Named::Image("c".parse().unwrap()));

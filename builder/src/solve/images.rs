@@ -27,7 +27,7 @@ pub fn needed_images(
     build_args: &BTreeMap<String, String>,
     platform: &Platform,
 ) -> Result<Vec<NeededImage>> {
-    let globals = Globals::new(file, build_args, platform)?;
+    let globals = Globals::new(file, target, build_args, platform)?;
     let none = NamedContexts::default();
     let graph = Graph::new(file, target, &globals, &none)?;
     let mut needed: Vec<NeededImage> = Vec::new();

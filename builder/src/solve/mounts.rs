@@ -317,6 +317,7 @@ fn copy_into(tree: &Tree, selected: &[Selected], directory: &Path) -> Result<()>
         owner: None,
         mode: None,
         unpack: false,
+        becomes: false,
     };
     Ok(copy::copy(tree, selected, &target)?)
 }

@@ -33,9 +33,18 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    pub(super) fn new(file: &Dockerfile, given: &BTreeMap<String, String>, platform: &Platform) -> Result<Self> {
+    /// `target` is what `--target` names.
+    pub(super) fn new(
+        file: &Dockerfile,
+        target: Option<&str>,
+        given: &BTreeMap<String, String>,
+        platform: &Platform,
+    ) -> Result<Self> {
         let host = Platform::host();
         let mut automatic = BTreeMap::new();
+        let last = file.stages.last().and_then(|stage| stage.name.as_deref());
+        let stage = target.or(last).unwrap_or("default");
+        automatic.insert("TARGETSTAGE".to_owned(), stage.to_owned());
         for (prefix, platform) in [("TARGET", platform), ("BUILD", &host)] {
             let variant = platform.variant.clone().unwrap_or_default();
             automatic.insert(format!("{prefix}PLATFORM"), platform.to_string());
@@ -82,15 +91,12 @@ impl Globals {
     }
 
     /// Gives the value of an ARG that a stage declares.
-    fn value(&self, name: &str, default: Option<String>, stage_name: &str) -> Option<String> {
+    fn value(&self, name: &str, default: Option<String>) -> Option<String> {
         if let Some(given) = self.given.get(name) {
             return Some(given.clone());
         }
         if default.is_some() {
             return default;
-        }
-        if name == "TARGETSTAGE" {
-            return Some(stage_name.to_owned());
         }
         self.declared
             .get(name)
@@ -120,7 +126,6 @@ impl Globals {
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     globals: Globals,
-    stage_name: String,
     environment: Vec<(String, String)>,
     /// The ARGs in the order of their declaration, those of the stages below first.
     declared: Vec<String>,
@@ -128,10 +133,9 @@ pub(super) struct Scope {
 
 impl Scope {
     /// Begins with the environment of the stage's base.
-    pub(super) fn new(globals: &Globals, stage_name: &str, environment: &[(String, String)]) -> Self {
+    pub(super) fn new(globals: &Globals, environment: &[(String, String)]) -> Self {
         Self {
             globals: globals.clone(),
-            stage_name: stage_name.to_owned(),
             environment: environment.to_vec(),
             declared: Vec::new(),
         }
@@ -162,7 +166,7 @@ impl Scope {
             Some(text) if !self.globals.given.contains_key(name) => Some(self.expand(text, escape)?),
             _ => None,
         };
-        let value = self.globals.value(name, default, &self.stage_name);
+        let value = self.globals.value(name, default);
         if let Some(value) = &value {
             self.set(name, value);
         }
@@ -255,9 +259,9 @@ mod tests {
             ("HTTP_PROXY".to_owned(), "p".to_owned()),
         ]);
         let platform: Platform = "linux/arm64".parse().unwrap();
-        let globals = Globals::new(&file, &given, &platform).unwrap();
+        let globals = Globals::new(&file, None, &given, &platform).unwrap();
         assert_eq!(globals.expand("$B $C $TARGETARCH", '\\').unwrap(), "1-2 c arm64");
-        let mut scope = Scope::new(&globals, "x", &[("PATH".to_owned(), "/bin".to_owned())]);
+        let mut scope = Scope::new(&globals, &[("PATH".to_owned(), "/bin".to_owned())]);
         assert_eq!(scope.expand("$A$PATH", '\\').unwrap(), "/bin");
         for (name, default) in [("A", None), ("D", Some("$A$A")), ("TARGETARCH", None), ("E", None)] {
             scope.declare(name, default, '\\').unwrap();
@@ -273,7 +277,7 @@ mod tests {
         assert_eq!(declared, ["A=env", "D=11", "TARGETARCH=arm64", "E="]);
         scope.declare("A", Some("later"), '\\').unwrap();
         assert_eq!(scope.expand("$A", '\\').unwrap(), "later");
-        let mut child = Scope::new(&globals, "y", &[]);
+        let mut child = Scope::new(&globals, &[]);
         child.inherit(&scope);
         child.declare("D", None, '\\').unwrap();
         assert_eq!(child.expand("$D", '\\').unwrap(), "11");
