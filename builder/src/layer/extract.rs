@@ -120,8 +120,10 @@ pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<
         }
         extractor.entry(&entry, &mut archive.content())?;
     }
-    // What follows the end mark (padding, signatures) still counts for the digest: read it to the end.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ExtractError::Archive)?;
+    if options.layer {
+        // What follows the end mark (padding, signatures) still counts for the digest: read it to the end.
+        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ExtractError::Archive)?;
+    }
     extractor.finish()
 }
 

@@ -38,7 +38,7 @@ pub(super) enum Both {
 fn explained(dockerfile: &str, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
     if theirs.archive.is_some() {
         let printed = ours.printed();
-        let unknown = printed.contains("error: no user `") || printed.contains("error: no group `");
+        let unknown = printed.contains("no user `") || printed.contains("no group `");
         return unknown.then_some(
             "--chown with a name the image does not know is an error, as the reference says; docker takes root",
         );
