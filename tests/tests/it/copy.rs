@@ -313,7 +313,7 @@ fn conflicts_and_missing_files_show_their_line() {
         ("COPY src/a src/sub/b /x", "must be a directory"),
         ("COPY --chown=nobody src /x", "no user `nobody`"),
         ("COPY --chown=app:nogroup src /x", "no group `nogroup`"),
-        ("COPY --chown=:extra src /x", "invalid user `:extra`"),
+        ("COPY --chown=:nogroup src /x", "no group `nogroup`"),
         ("COPY --chmod=999 src /x", "invalid `--chmod=999`"),
         ("COPY [a /x", "syntax error in pattern"),
         ("COPY --from=base /etc/passwd /etc/passwd/y/", "/etc/passwd"),
