@@ -66,7 +66,9 @@ fn archives_are_unpacked_whatever_their_name() {
     );
     let image = site.image_of("FROM base\nADD --chown=app plain.tar /x/\n");
     assert!(
-        image.list("x").starts_with("d 755 1000:1000 x\nd 751 5:6 x/d\nf 640 5:6 x/d/f"),
+        image
+            .list("x")
+            .starts_with("d 755 1000:1000 x\nd 751 5:6 x/d\nf 640 5:6 x/d/f"),
         "{}",
         image.list("x")
     );

@@ -12,6 +12,7 @@ mod binary;
 mod ca_bundle;
 mod caching;
 mod check;
+mod contexts;
 mod copy;
 mod files;
 mod handmade;
