@@ -6,6 +6,7 @@ mod bad_input;
 mod buildx;
 mod interrupts;
 mod run;
+mod s3;
 mod services;
 mod shims;
 mod workspace;
