@@ -137,10 +137,15 @@ impl Workshop {
 
     fn roadstead_with(&self, data: &Path) -> Command {
         let mut command = program(&self.roadstead);
+        self.at_home(&mut command, data);
+        command
+    }
+
+    /// Sets a command's environment to that of this run.
+    fn at_home(&self, command: &mut Command, data: &Path) {
         let none = self.directory.join("none");
         command.env("ROADSTEAD_DATA", data).env("ROADSTEAD_CONFIG", &none);
         command.env("DOCKER_CONFIG", &none).env("NO_COLOR", "1");
-        command
     }
 
     /// Makes the context of a case, once for each builder, for a build may change what is beside it.
@@ -207,21 +212,20 @@ impl Workshop {
         Ok(())
     }
 
-    /// Builds a case on a cache of its own and gives the image's digest.
+    /// Builds a case on a cache of its own, by one thread or by as many as there are cores, and gives the digest of the layout: that
+    /// of manifest, config and layers as a registry would get them.
     pub(super) fn digest(&self, case: &Case, directory: &Path, name: &str, one_thread: bool) -> Result<String> {
         let data = directory.join(name);
-        make_empty(&data)?;
-        for base in self.bases.keys() {
-            let archive = self.directory.join("bases").join(base).join("image.tar");
-            capture(self.roadstead_with(&data).args(["image", "load", "-i"]).arg(archive))?;
-        }
-        let mut command = self.roadstead_with(&data);
-        if one_thread {
-            command = program("taskset");
-            command.args(["-c", "0"]).arg(&self.roadstead);
-            command.env("ROADSTEAD_DATA", &data);
-            command.env("ROADSTEAD_CONFIG", self.directory.join("none"));
-        }
+        capture(program("cp").arg("--archive").arg(self.seed()?).arg(&data))?;
+        let mut command = match one_thread {
+            true => {
+                let mut command = program("taskset");
+                command.args(["-c", "0"]).arg(&self.roadstead);
+                command
+            }
+            false => program(&self.roadstead),
+        };
+        self.at_home(&mut command, &data);
         let layout = directory.join(format!("{name}.tar"));
         command.args(["build", "--quiet", "-o"]);
         command.arg(format!("type=oci,dest={}", layout.display()));
@@ -233,6 +237,19 @@ impl Workshop {
         let digest = capture(program("sha256sum").arg(&layout))?;
         make_empty(&data)?;
         Ok(digest.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    /// A data directory that holds the base images and nothing else.
+    fn seed(&self) -> Result<PathBuf> {
+        let seed = self.directory.join("seed");
+        if seed.exists() {
+            return Ok(seed);
+        }
+        for base in self.bases.keys() {
+            let archive = self.directory.join("bases").join(base).join("image.tar");
+            capture(self.roadstead_with(&seed).args(["image", "load", "-i"]).arg(archive))?;
+        }
+        Ok(seed)
     }
 }
 
