@@ -205,7 +205,13 @@ impl Tree {
             }
             found.push(cleaned);
         }
-        found.into_iter().map(|path| self.load(&path)).collect()
+        let selected: Vec<Selected> = found.iter().map(|path| self.load(path)).collect::<Result<_>>()?;
+        // Nothing below an ignored directory was taken back in.
+        if !Pattern::is_pattern(source) && selected.iter().all(|one| one.entries.is_empty()) {
+            let why = ": the ignore file leaves it out".to_owned();
+            return Err(SelectError::NotFound(source.to_owned(), why));
+        }
+        Ok(selected)
     }
 
     /// Ends a message with the file beside `path` whose name was probably meant.
