@@ -1,6 +1,7 @@
-//! `cargo xtask test`: formatting, lints and all tests, with the real servers they need.
+//! `cargo xtask test`: formatting, lints and all tests, with the real servers they need, and a part of the conformance run.
 
 use crate::command::run;
+use crate::conformance;
 use crate::error::Result;
 use crate::tools::{self, Need};
 use crate::workspace::cargo;
@@ -14,6 +15,11 @@ const NEEDS: [Need; 7] = [
     Need::Program("ps", "procps"),
     Need::Program("script", "bsdutils"),
 ];
+
+/// Cases and random Dockerfiles that are compared with Docker's here; all of them by `cargo xtask conformance`.
+const SAMPLE: &str = "80";
+const RANDOM: &str = "25";
+const SEED: &str = "20";
 
 /// Runs everything; the first failure ends it.
 pub(crate) fn run_all() -> Result<()> {
@@ -34,5 +40,9 @@ pub(crate) fn run_all() -> Result<()> {
     println!("==> tests");
     run(cargo()
         .args(["test", "--workspace", "--locked"])
-        .env("PATH", tools::path_with(&moto)?))
+        .env("PATH", tools::path_with(&moto)?))?;
+    println!("==> a part of the conformance cases");
+    conformance::run(&["--sample", SAMPLE, "--seed", SEED])?;
+    println!("==> some random Dockerfiles");
+    conformance::run(&["--random", RANDOM, "--seed", SEED])
 }

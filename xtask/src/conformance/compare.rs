@@ -231,8 +231,8 @@ fn differing(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>)
         .collect()
 }
 
-/// An instruction that changes no file gets an empty layer there, and none here; the ARGs of the stage below belong to the
-/// history since Dockerfile 1.12, which is newer than the oracle.
+/// An instruction that changes no file gets an empty layer there, and none here; in newer versions than the oracle the history has
+/// the ARGs of the stage below as well, and each once.
 fn is_same(ours: Option<&String>, theirs: Option<&String>) -> bool {
     if ours == theirs {
         return true;
@@ -250,7 +250,9 @@ fn is_same(ours: Option<&String>, theirs: Option<&String>) -> bool {
     };
     let is_run = our.starts_with("\"RUN ") && their.starts_with("\"RUN ");
     let same_layer = ours.starts_with("no") || theirs.starts_with("a ");
-    same_layer && (our == their || (is_run && without_args(&our).ends_with(&without_args(&their))))
+    let (our_words, their_words) = (without_args(&our), without_args(&their));
+    let same_command = our_words.ends_with(&their_words) || their_words.ends_with(&our_words);
+    same_layer && (our == their || (is_run && same_command))
 }
 
 fn sorted_out(case: &Case, differences: Vec<(String, String)>) -> Verdict {
