@@ -138,6 +138,12 @@ impl Tree {
         })
     }
 
+    /// The time that all its files are given.
+    #[must_use]
+    pub fn time(&self) -> Option<i64> {
+        self.time
+    }
+
     /// Selects what `source` names: clipped to the root, wildcards expanded in byte order, a last link followed within the root.
     ///
     /// A wildcard that matches nothing gives nothing, as BuildKit does.

@@ -47,7 +47,8 @@ struct Opened {
 /// Files of all sources in their order. The root file system they are taken from stays mounted as long as this lives.
 struct Sources {
     opened: Vec<Opened>,
-    content: Vec<Digest>,
+    /// What the result depends on, a line a source.
+    content: Vec<String>,
     _rootfs: Option<Rootfs>,
 }
 
@@ -172,7 +173,7 @@ impl StageRun<'_> {
         let sources = self
             .blocking(move |shared| open(&shared, &task, &from, &fetched))
             .await?;
-        key.add_all("content", sources.content.iter().map(ToString::to_string));
+        key.add_all("content", sources.content.iter());
         let key = key.finish();
         if let Some(record) = self.find(&key).await? {
             return Ok((record, true));
@@ -285,7 +286,11 @@ fn open(shared: &Shared, plan: &Plan, from: &Below, fetched: &[Fetched]) -> Resu
                 }
             }
         };
-        sources.content.push(opened.tree.digest(&opened.selected)?);
+        // A time that all files are given is content, too: another commit may differ in nothing else.
+        let time = opened.tree.time();
+        sources
+            .content
+            .push(format!("{} {time:?}", opened.tree.digest(&opened.selected)?));
         sources.opened.push(opened);
     }
     sources._rootfs = rootfs;
