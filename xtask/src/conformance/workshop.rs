@@ -22,7 +22,7 @@ const BASES: [(&str, &str); 4] = [
     ("configured", include_str!("bases/configured.Dockerfile")),
     ("triggers", include_str!("bases/triggers.Dockerfile")),
 ];
-/// Makes the files that the servers show: archives, a repository with a tag, a branch, and a submodule.
+/// Makes the files that the servers show: archives, repositories with a tag, a branch and a submodule.
 const SERVED: &str = include_str!("bases/served.sh");
 
 /// Everything that lasts over all cases.

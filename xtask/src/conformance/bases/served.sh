@@ -20,14 +20,15 @@ tar --create --owner=5 --group=6 --gzip --file=files/context.tar.gz --directory=
 rm -r context
 printf 'FROM busybox\nRUN echo from-a-url > /made\n' > files/remote.Dockerfile
 
-# A repository with two commits, a tag, a branch and a submodule.
+# A repository with two commits, a tag and a branch, and one with the other as a submodule.
 export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
 export GIT_AUTHOR_DATE='2021-01-01T00:00:00Z' GIT_COMMITTER_DATE='2021-01-01T00:00:00Z'
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
-rm -rf work part.git repo.git
+rm -rf work part.git repo.git nested.git
 git init --quiet --bare --initial-branch=main part.git
 git init --quiet --bare --initial-branch=main repo.git
-for bare in part.git repo.git; do
+git init --quiet --bare --initial-branch=main nested.git
+for bare in part.git repo.git nested.git; do
     git -C $bare config uploadpack.allowAnySHA1InWant true
     git -C $bare config uploadpack.allowReachableSHA1InWant true
 done
@@ -58,5 +59,14 @@ echo second > README
 git add .
 git commit --quiet -m second
 git push --quiet --tags ../../repo.git main side
+cd ../..
+git init --quiet --initial-branch=main work/nested
+cd work/nested
+printf '[submodule "part"]\n\tpath = part\n\turl = ../part.git\n' > .gitmodules
+git update-index --add --cacheinfo "160000,$(git -C ../part rev-parse HEAD),part"
+printf 'FROM busybox\nRUN --mount=target=/c ls -A /c > /names\n' > Dockerfile
+git add .gitmodules Dockerfile
+git commit --quiet -m nested
+git push --quiet ../../nested.git main
 cd ../..
 rm -rf work
