@@ -9,6 +9,8 @@ mod generate;
 mod image;
 mod options;
 mod random;
+#[cfg(test)]
+mod table;
 mod workshop;
 
 use std::path::PathBuf;
