@@ -156,7 +156,9 @@ impl Parts {
 }
 
 fn context(draw: &mut Draw) -> Vec<String> {
-    let mut lines = vec!["mkdir -p dir/sub 'x y'; echo a > a; echo dir > dir/b; echo sub > dir/sub/c.txt".to_owned()];
+    let mut lines = vec!["mkdir -p dir/sub 'x y'; echo a > a; echo dir > dir/b; echo sub > dir/sub/c.txt; tar -cf arch.tar dir; tar -czf arch.tgz a"
+            .to_owned(),
+    ];
     for number in 0..draw.below(7) {
         let directory = draw.one(&[".", "dir", "dir/sub", "'x y'"]);
         let name = draw.one(&NAMES);
@@ -330,6 +332,11 @@ fn copy(draw: &mut Draw, stage: usize) -> String {
 
 fn run(draw: &mut Draw) -> String {
     let command = draw.one(&COMMANDS);
+    // Most commands may fail: what comes after them is to be compared as well.
+    let command = &match draw.chance(85) {
+        true => format!("{{ {command}; }} 2>/dev/null || true"),
+        false => command.to_owned(),
+    };
     match draw.below(5) {
         0 => format!("RUN <<EOF\n{command}\n{}\nEOF", draw.one(&COMMANDS)),
         1 => format!("RUN {command} ; \\\n    # a comment\n    {}", draw.one(&COMMANDS)),
