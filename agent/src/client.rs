@@ -16,7 +16,7 @@ pub(crate) struct Network {
     pub(crate) ca_bundle: Option<PathBuf>,
     /// Whether every use is an error.
     pub(crate) offline: bool,
-    /// Largest layer that is fetched, in bytes.
+    /// Largest layer that is fetched, and that a build unpacks or writes, in bytes.
     pub(crate) max_layer_size: Option<u64>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct NetworkFlags {
     /// Use no network: what is missing here is an error that names it.
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Largest layer to fetch, such as 10g [default: 64g].
+    /// Largest layer to fetch, such as 10g; in a build also to unpack or to write [default: 64g, unpacked 100g].
     #[arg(long, value_name = "SIZE", value_parser = config::size)]
     pub(crate) max_layer_size: Option<u64>,
     /// Say what is asked of whom, and where logins come from.

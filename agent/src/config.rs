@@ -19,7 +19,7 @@ pub(crate) struct Config {
     /// Whether the registry client may use no network.
     #[serde(default)]
     pub(crate) offline: bool,
-    /// Largest layer that is fetched, in bytes; written as docker writes sizes.
+    /// Largest layer that is fetched, and that a build unpacks or writes, in bytes; written as docker writes sizes.
     #[serde(default, deserialize_with = "some_size")]
     pub(crate) max_layer_size: Option<u64>,
 }

@@ -15,6 +15,8 @@ pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 pub(crate) const JOB_LOGINS: &str = "ROADSTEAD_JOB_LOGINS";
 /// Names the builder that buildx shall use.
 pub(crate) const BUILDX_BUILDER: &str = "BUILDX_BUILDER";
+/// Socket of the user's SSH agent.
+pub(crate) const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
 /// Asks for output without colour.
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
 /// Names the kind of terminal.

@@ -1,7 +1,7 @@
 //! Dockerfile to OCI image, without a daemon.
 //!
 //! [`dockerfile`] parses, [`context`] reads files, [`rootfs`] and [`sandbox`] run steps, [`layer`] writes and reads layers, [`cache`]
-//! remembers them, [`image`] assembles, and [`solve`] alone knows them all. [`beneath`] keeps every file call below its root.
+//! remembers them, [`image`] assembles, [`ssh`] lends agents to commands, and [`solve`] alone knows them all. [`beneath`] keeps every file call below its root.
 
 // The registry client's futures nest deeper than the default.
 #![recursion_limit = "512"]
@@ -16,3 +16,4 @@ pub mod progress;
 pub mod rootfs;
 pub mod sandbox;
 pub mod solve;
+pub mod ssh;

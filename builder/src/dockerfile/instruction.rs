@@ -14,8 +14,10 @@ pub type Heredoc = RawHeredoc;
 /// Names the network of a RUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// The builder's own, which `default` and `host` mean.
+    /// What the caller has set for all commands; the builder's own when nothing is set.
     #[default]
+    Default,
+    /// The builder's own.
     Host,
     /// Nothing but a loopback interface.
     None,
@@ -390,8 +392,13 @@ fn pairs(cursor: &Cursor<'_>, keyword: &str) -> Result<Vec<(String, String)>> {
     Ok(pairs)
 }
 
+/// Why `--security=insecure` is refused.
+const INSECURE: &str = "a RUN never gets more than a container's capabilities and system calls";
+/// Why `--device` is refused.
+const DEVICE: &str = "a RUN sees no devices of the machine";
+
 fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
-    let (mut mounts, mut network) = (Vec::new(), Network::Host);
+    let (mut mounts, mut network) = (Vec::new(), Network::Default);
     for flag in cursor.flags()? {
         match (flag.name.as_str(), flag.value.as_deref()) {
             ("mount", _) => {
@@ -399,14 +406,19 @@ fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
                 mounts.push(MountFlag::parse(&value, flag.span).map_err(|message| cursor.error(flag.span, message))?);
             }
             ("network", Some("none")) => network = Network::None,
-            ("network", Some("default" | "host")) => network = Network::Host,
+            ("network", Some("default")) => network = Network::Default,
+            ("network", Some("host")) => network = Network::Host,
             ("network", _) => {
                 let message = "`--network` of RUN is one of default, none and host";
                 return Err(cursor.error(flag.span, message));
             }
             // What RUN gets anyway.
             ("security", Some("sandbox")) => {}
-            ("security" | "device", _) => return Err(cursor.not_honoured(&flag)),
+            ("security", Some("insecure")) => return Err(cursor.not_honoured(&flag, INSECURE)),
+            ("security", _) => {
+                return Err(cursor.error(flag.span, "`--security` of RUN is one of sandbox and insecure"));
+            }
+            ("device", _) => return Err(cursor.not_honoured(&flag, DEVICE)),
             _ => return Err(cursor.unknown_flag("RUN", &flag, &["mount", "network", "security", "device"])),
         }
     }

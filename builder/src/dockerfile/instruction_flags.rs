@@ -97,9 +97,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Makes the error for a flag of the language that cannot be honoured here.
-    pub(super) fn not_honoured(&self, flag: &Flag) -> Box<DockerfileError> {
+    pub(super) fn not_honoured(&self, flag: &Flag, why: &str) -> Box<DockerfileError> {
+        let written = match &flag.value {
+            Some(value) => format!("--{}={value}", flag.name),
+            None => format!("--{}", flag.name),
+        };
         Box::new(
-            DockerfileError::new(self.source, flag.span, format!("cannot honour `--{}` yet", flag.name))
+            DockerfileError::new(self.source, flag.span, format!("cannot honour `{written}`: {why}"))
                 .with_hint("roadstead refuses what it would not do exactly; remove the flag"),
         )
     }

@@ -61,6 +61,17 @@ pub enum Mount {
         /// Owner and mode of the file.
         access: Access,
     },
+    /// The socket of an SSH agent.
+    Ssh {
+        /// Its name on the command line.
+        id: String,
+        /// Where to; a path that tells the sockets of one command apart when not given.
+        target: Option<PathBuf>,
+        /// Whether it is an error that it was not given.
+        required: bool,
+        /// Owner and mode of the socket.
+        access: Access,
+    },
 }
 
 /// What happens when two commands want one cache mount at once.
@@ -87,22 +98,25 @@ pub struct Access {
 
 /// All keys by their first name, and the types that have them.
 const KEYS: [(&str, &[&str]); 14] = [
-    ("type", &["bind", "cache", "tmpfs", "secret"]),
+    ("type", &TYPES),
     ("from", &["bind", "cache"]),
     ("source", &["bind", "cache", "secret"]),
-    ("target", &["bind", "cache", "tmpfs", "secret"]),
+    ("target", &TYPES),
     ("readonly", &["bind", "cache"]),
     ("readwrite", &["bind", "cache"]),
-    ("id", &["cache", "secret"]),
+    ("id", &["cache", "secret", "ssh"]),
     ("sharing", &["cache"]),
-    ("mode", &["cache", "secret"]),
-    ("uid", &["cache", "secret"]),
-    ("gid", &["cache", "secret"]),
+    ("mode", &["cache", "secret", "ssh"]),
+    ("uid", &["cache", "secret", "ssh"]),
+    ("gid", &["cache", "secret", "ssh"]),
     ("size", &["tmpfs"]),
-    ("required", &["secret"]),
+    ("required", &["secret", "ssh"]),
     ("env", &["secret"]),
 ];
-const TYPES: [&str; 4] = ["bind", "cache", "tmpfs", "secret"];
+const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
+
+/// The agent that a mount without an id means.
+const DEFAULT_AGENT: &str = "default";
 
 impl MountFlag {
     /// Reads the flag's value. What holds no variable is checked at once.
@@ -232,9 +246,6 @@ impl Given {
 
     fn mount(&self) -> Result<Mount, String> {
         let kind = self.text("type").unwrap_or("bind").to_ascii_lowercase();
-        if kind == "ssh" {
-            return Err("cannot honour `--mount=type=ssh` yet".to_owned());
-        }
         if !TYPES.contains(&kind.as_str()) {
             return Err(format!("unknown mount type `{kind}`{}", near(&kind, TYPES.into_iter())));
         }
@@ -262,6 +273,12 @@ impl Given {
                 size: self.text("size").map(bytes).transpose()?,
             }),
             "secret" => self.secret(),
+            "ssh" => Ok(Mount::Ssh {
+                id: self.text("id").unwrap_or(DEFAULT_AGENT).to_owned(),
+                target: self.text("target").map(target).transpose()?,
+                required: self.boolean("required")?.unwrap_or(false),
+                access: self.access(0o600)?,
+            }),
             _ => Ok(Mount::Bind {
                 target: self.target("bind")?,
                 source: source(),
@@ -455,6 +472,23 @@ mod tests {
             panic!("no secret")
         };
         assert_eq!((target, variable.as_deref()), (None, Some("TOKEN")));
+        let ssh = |id: &str, target: Option<&str>, required, access| Mount::Ssh {
+            id: id.into(),
+            target: target.map(PathBuf::from),
+            required,
+            access,
+        };
+        let socket = Access { mode: 0o600, ..root };
+        assert_eq!(mount("type=ssh"), Ok(ssh("default", None, false, socket)));
+        let access = Access {
+            uid: 5,
+            gid: 6,
+            mode: 0o660,
+        };
+        assert_eq!(
+            mount("type=ssh,id=github,target=$D/agent,required,uid=5,gid=6,mode=660"),
+            Ok(ssh("github", Some("/dir/agent"), true, access))
+        );
     }
 
     #[test]
@@ -486,7 +520,10 @@ mod tests {
             ("type=cache,target=/x,mode=9", "takes a number"),
             ("type=cache,target=/x,sharing=lockd", "did you mean locked?"),
             ("type=secret", "needs an id"),
-            ("type=ssh", "cannot honour `--mount=type=ssh`"),
+            ("type=ssh,source=/x", "a mount of type ssh has no `source`"),
+            ("type=ssh,env=X", "a mount of type ssh has no `env`"),
+            ("type=shh", "did you mean ssh?"),
+            ("type=bind,target=/x,required", "a mount of type bind has no `required`"),
             ("from=$x,target=/x", "variables are not expanded"),
             ("target=/x,ro,rw", "do not go together"),
             ("target=/x,rw=perhaps", "takes true or false"),

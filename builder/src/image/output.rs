@@ -2,6 +2,7 @@
 
 use crate::beneath::{Dir, FileError, Owner};
 use crate::layer::extract;
+use crate::layer::limits::Limits;
 use crate::layer::tar::TarWriter;
 use crate::rootfs::diff::{self, DiffError};
 use std::io::{self, Write};
@@ -37,6 +38,8 @@ pub fn tar(rootfs: &Path, epoch: i64, out: impl Write) -> Result<()> {
         leave_out: &[],
         whiteouts: false,
         lowers: &[],
+        // An image of many layers may be larger than any of them.
+        limits: Limits::NONE,
     };
     diff::write(&Dir::open(rootfs)?, &mut tar, &options)?;
     tar.finish()
@@ -59,6 +62,7 @@ pub fn local(rootfs: &Path, epoch: i64, destination: &Path, owner: Owner) -> Res
             layer: false,
             owner: Some(owner),
             lowers: &[],
+            limits: Limits::NONE,
         };
         let extracted = extract::extract(read, &root, &options);
         let written = writing

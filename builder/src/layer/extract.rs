@@ -1,6 +1,7 @@
 //! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
 
-use super::read::{Entry, MAX_UNPACKED, TarReader};
+use super::limits::{Counter, Exceeded, Limits};
+use super::read::{Entry, TarReader};
 use super::sparse::Sparse;
 use crate::beneath::{Dir, FileError, Owner, clean, kind};
 use rustix::fs::{FileType, makedev};
@@ -10,9 +11,6 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use tar::EntryType;
-
-/// Most entries taken from one archive: ten times the largest images seen.
-const MAX_ENTRIES: usize = 20_000_000;
 
 /// Marks an opaque directory for an overlay mounted with `userxattr`.
 pub const OPAQUE_XATTR: &str = "user.overlay.opaque";
@@ -32,11 +30,22 @@ pub enum ExtractError {
         what: &'static str,
     },
     /// The archive unpacks to more than is allowed.
-    #[error("the archive unpacks to more than {MAX_UNPACKED} bytes or {MAX_ENTRIES} entries")]
-    TooLarge,
+    #[error("the archive unpacks to {0}")]
+    TooLarge(Exceeded),
     /// A file could not be made.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl ExtractError {
+    /// What to do about it, if that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::TooLarge(exceeded) => Some(exceeded.hint()),
+            _ => None,
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, ExtractError>;
@@ -50,6 +59,18 @@ pub struct Options<'a> {
     pub owner: Option<Owner>,
     /// Lower layers, uppermost first: a directory that the archive implies takes its mode and owner from there.
     pub lowers: &'a [Dir],
+    /// How much is taken from the archive.
+    pub limits: Limits,
+}
+
+impl From<io::Error> for ExtractError {
+    /// Takes a failed read: behind a bound it is the bound, else the archive is damaged.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Exceeded>()) {
+            Some(exceeded) => Self::TooLarge(*exceeded),
+            None => Self::Archive(error),
+        }
+    }
 }
 
 /// Opens a possibly compressed stream: gzip (also of several members), zstd, bzip2, xz or plain, told by its first bytes.
@@ -110,19 +131,16 @@ pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<
         made: HashSet::new(),
         times: Vec::new(),
     };
-    let mut archive = TarReader::new(archive.take(MAX_UNPACKED + 1));
-    let (mut total, mut count) = (0u64, 0usize);
-    while let Some(entry) = archive.next_entry().map_err(ExtractError::Archive)? {
+    let mut archive = TarReader::new(options.limits.stream(archive));
+    let mut counter = Counter::new(options.limits);
+    while let Some(entry) = archive.next_entry()? {
         let size = entry.sparse.as_ref().map_or(entry.size, |sparse| sparse.size);
-        (total, count) = (total.saturating_add(size), count + 1);
-        if count > MAX_ENTRIES || total > MAX_UNPACKED {
-            return Err(ExtractError::TooLarge);
-        }
+        counter.add(size).map_err(ExtractError::TooLarge)?;
         extractor.entry(&entry, &mut archive.content())?;
     }
     if options.layer {
         // What follows the end mark (padding, signatures) still counts for the digest: read it to the end.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ExtractError::Archive)?;
+        io::copy(&mut archive.into_inner(), &mut io::sink())?;
     }
     extractor.finish()
 }
@@ -440,6 +458,7 @@ mod tests {
                 layer,
                 owner,
                 lowers: &[],
+                limits: Limits { bytes: 5000, files: 5 },
             },
         );
         (base, result)
@@ -485,6 +504,35 @@ mod tests {
         result.unwrap();
         assert_eq!(std::fs::read(base.join("d")).unwrap(), b"two");
         assert_eq!(std::fs::read(base.join("e/f/g")).unwrap(), b"three");
+        std::fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn more_than_the_limits_is_an_error() {
+        let file = |size: usize| (entry("f", FileType::RegularFile), vec![0; size]);
+        let dir = || (entry("d", FileType::Directory), Vec::new());
+        for (entries, want) in [
+            (vec![file(5000), dir(), dir(), dir(), dir()], None),
+            (vec![file(3000), file(2001)], Some(Exceeded::Bytes(5000))),
+            (vec![dir(), dir(), dir(), dir(), dir(), dir()], Some(Exceeded::Files(5))),
+        ] {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(header, content)| (header.clone(), content.as_slice()))
+                .collect();
+            let (base, result) = unpack(&archive(&entries), true);
+            match (result, want) {
+                (Ok(()), None) => {}
+                (Err(ExtractError::TooLarge(found)), Some(want)) => assert_eq!(found, want),
+                (result, _) => panic!("{result:?}"),
+            }
+            std::fs::remove_dir_all(base).unwrap();
+        }
+        // What follows the end counts too.
+        let mut bytes = archive(&[]);
+        bytes.resize(20 << 20, 0);
+        let (base, result) = unpack(&bytes, true);
+        assert!(matches!(result, Err(ExtractError::TooLarge(_))), "{result:?}");
         std::fs::remove_dir_all(base).unwrap();
     }
 

@@ -2,6 +2,7 @@
 
 pub mod compress;
 pub mod extract;
+pub mod limits;
 pub mod read;
 pub mod sparse;
 pub mod tar;

@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use tar::{EntryType, Header};
 
-/// Most bytes one archive may unpack to; a gzip bomb of 100 MiB would give this.
-pub const MAX_UNPACKED: u64 = 100 << 30;
+/// Largest entry that can be counted; the caller's limits are lower.
+const MAX_ENTRY: u64 = 1 << 62;
 
 /// Largest block of PAX records or GNU long name read: Go's bound.
 const MAX_SPECIAL: u64 = 1 << 20;
@@ -196,7 +196,7 @@ impl<R: Read> TarReader<R> {
         } else {
             0
         };
-        if size > MAX_UNPACKED {
+        if size > MAX_ENTRY {
             return Err(damaged(format!("an entry of {size} bytes is too large")));
         }
         self.begin(size);

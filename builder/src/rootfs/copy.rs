@@ -3,6 +3,7 @@
 use crate::beneath::{Dir, FileError, Owner, clean, copy_contents, kind};
 use crate::context::files::{Entry, SelectError, Selected, Tree};
 use crate::layer::extract::{self, ExtractError};
+use crate::layer::limits::Limits;
 use rustix::fs::FileType;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -23,6 +24,8 @@ pub struct Target<'a> {
     pub unpack: bool,
     /// Whether a destination that is not there takes owner and mode of a source that is a directory.
     pub becomes: bool,
+    /// How much is taken from an archive.
+    pub limits: Limits,
 }
 
 /// Holds `--chmod`: an octal mode, or symbolic clauses such as `u+x,go=r`.
@@ -231,7 +234,10 @@ fn unpack(tree: &Tree, selected: &Selected, top: &Entry, target: &Target<'_>) ->
         .make_dirs(&clean(Path::new(target.destination)), target.owner)?;
     let stream = extract::decompress(open()?).map_err(|e| failed(ExtractError::Archive(e)))?;
     // As with BuildKit, what an archive holds keeps its owners.
-    let options = extract::Options::default();
+    let options = extract::Options {
+        limits: target.limits,
+        ..extract::Options::default()
+    };
     extract::extract(stream, &dir, &options).map_err(failed)?;
     Ok(true)
 }

@@ -2,6 +2,7 @@
 
 use crate::beneath::{Dir, FileError, kind};
 use crate::layer::extract::OPAQUE_XATTR;
+use crate::layer::limits::{Counter, Exceeded, Limits};
 use crate::layer::tar::{EntryHeader, TarWriter};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
@@ -28,6 +29,9 @@ pub enum DiffError {
     /// A directory is nested too deeply.
     #[error("cannot keep a directory nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
+    /// The layer is larger than is allowed.
+    #[error("the layer holds {0}")]
+    TooLarge(#[from] Exceeded),
 }
 
 /// Deepest nesting of directories written: no honest image comes near, and a command can nest without end.
@@ -44,6 +48,8 @@ pub struct Options<'a> {
     pub whiteouts: bool,
     /// The layers below: the overlay marks new directories opaque too, but only one that hides something needs a marker.
     pub lowers: &'a [Dir],
+    /// How much may be written.
+    pub limits: Limits,
 }
 
 /// Writes what lies below `root`, in byte order, and tells how many entries there were. The root's own entry is not written.
@@ -57,6 +63,7 @@ pub fn write<W: Write>(root: &Dir, tar: &mut TarWriter<W>, options: &Options<'_>
         options,
         names: HashMap::new(),
         count: 0,
+        counter: Counter::new(options.limits),
     };
     writer.directory(Path::new(""), 0)?;
     Ok(writer.count)
@@ -69,6 +76,7 @@ struct Writer<'a, W: Write> {
     /// First path of files with several names.
     names: HashMap<(u64, u64), PathBuf>,
     count: usize,
+    counter: Counter,
 }
 
 impl<W: Write> Writer<'_, W> {
@@ -172,7 +180,9 @@ impl<W: Write> Writer<'_, W> {
             xattrs: &xattrs,
         };
         self.count += 1;
-        if file_type == FileType::RegularFile && header.hard_link.is_none() && header.size > 0 {
+        let has_content = file_type == FileType::RegularFile && header.hard_link.is_none();
+        self.counter.add(if has_content { header.size } else { 0 })?;
+        if has_content && header.size > 0 {
             let mut file = dir.open_file(name)?;
             return self.tar.append(&header, &mut file).map_err(DiffError::Write);
         }

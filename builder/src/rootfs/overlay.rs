@@ -5,6 +5,7 @@
 
 use crate::beneath::{Dir, FileError};
 use crate::layer::extract::{self, ExtractError};
+use crate::layer::limits::Limits;
 use crate::layer::write::Layer;
 use crate::sandbox::{self, SandboxError};
 use roadstead_registry_client::{Digest, DigestWriter, Store};
@@ -83,6 +84,7 @@ impl ChainId {
 pub struct Layers {
     dir: PathBuf,
     scratch: PathBuf,
+    limits: Limits,
 }
 
 /// A root file system that is mounted until dropped.
@@ -107,7 +109,21 @@ impl Layers {
         Ok(Self {
             dir: dir.to_owned(),
             scratch: scratch.to_owned(),
+            limits: Limits::default(),
         })
+    }
+
+    /// Sets how large a layer may be.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How large a layer may be, unpacked or written.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn path(&self, id: &ChainId) -> PathBuf {
@@ -173,6 +189,7 @@ impl Layers {
             layer: true,
             owner: None,
             lowers: &lowers,
+            limits: self.limits,
         };
         let root = Dir::open(path)?;
         let failed = |source| OverlayError::Extract {

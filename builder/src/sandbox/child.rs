@@ -4,7 +4,7 @@
 //! are [`guard`]'s.
 
 use super::plan::{CAPABILITIES, MOUNT_POINT_DIRS, Mount, Plan};
-use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, guard, identity, seccomp};
+use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, Ulimit, guard, identity, seccomp};
 use crate::beneath::{Dir, FileError};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -91,10 +91,12 @@ fn inner() -> Result<Never, SandboxError> {
     quiet_stdin()?;
     let program = find_program(&plan)?;
     let filters = seccomp::programs()?;
-    // In this order: the filters need CAP_SYS_ADMIN, the bounding set CAP_SETPCAP, the ids CAP_SETUID and CAP_SETGID.
+    // In this order: the filters need CAP_SYS_ADMIN, limits CAP_SYS_RESOURCE, the bounding set CAP_SETPCAP, the ids CAP_SETUID and
+    // CAP_SETGID.
     for filter in &filters {
         seccomp::install(filter)?;
     }
+    plan.ulimits.iter().try_for_each(Ulimit::apply)?;
     limit_bounding_set()?;
     become_user(&plan)?;
     rustix::process::chdir(&plan.cwd)
@@ -165,7 +167,7 @@ fn mount_root(plan: &Plan) -> Result<(), SandboxError> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", &proc, "proc", quiet, None).map_err(system("mount /proc"))?;
     mount_sys(&root.join("sys"), quiet)?;
-    mount_dev(&root.join("dev"))?;
+    mount_dev(&root.join("dev"), plan.shm_size)?;
     for path in ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"] {
         read_only(&root.join(path))?;
     }
@@ -277,7 +279,7 @@ fn read_only_below(target: &Path) -> Result<(), SandboxError> {
     }
 }
 
-fn mount_dev(dev: &Path) -> Result<(), SandboxError> {
+fn mount_dev(dev: &Path, shm_size: u64) -> Result<(), SandboxError> {
     let options = CString::new("mode=755,size=65536k").map_err(|_| SandboxError::Setup("bad options".into()))?;
     // No device but those bound below: a command may make nodes in here.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::STRICTATIME;
@@ -297,9 +299,10 @@ fn mount_dev(dev: &Path) -> Result<(), SandboxError> {
     ] {
         std::os::unix::fs::symlink(target, dev.join(name)).map_err(system("make a link in /dev"))?;
     }
+    let shm = format!("mode=1777,size={shm_size}");
     for (name, kind, options) in [
         ("pts", "devpts", "newinstance,ptmxmode=0666,mode=620,gid=5"),
-        ("shm", "tmpfs", "mode=1777,size=67108864"),
+        ("shm", "tmpfs", shm.as_str()),
         ("mqueue", "mqueue", ""),
     ] {
         let target = dev.join(name);

@@ -12,13 +12,15 @@
 mod child;
 mod guard;
 mod identity;
+mod limits;
 mod mounts;
 pub mod plan;
 mod seccomp;
 
 pub use child::child_main;
 pub use identity::{Identity, enter};
-pub use mounts::{mount_overlay, mount_private_tmpfs, unmount};
+pub use limits::Ulimit;
+pub use mounts::{Memory, mount_overlay, unmount};
 
 use plan::Plan;
 use std::io::{self, Write as _};

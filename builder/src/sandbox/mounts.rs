@@ -87,14 +87,37 @@ fn escape(path: &Path, out: &mut Vec<u8>) {
     }
 }
 
-/// Mounts an empty file system in memory that only the builder may enter.
-///
-/// # Errors
-/// When the kernel refuses it.
-pub fn mount_private_tmpfs(target: &Path) -> Result<(), SandboxError> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("tmpfs", target, "tmpfs", flags, Some(c"mode=700"))
-        .map_err(|e| SandboxError::system(format!("mount memory on `{}`", target.display()), e))
+/// A file system in memory that only the builder may enter, for secrets: nothing of them comes onto a disk, and it is gone with the
+/// builder, however that ends.
+#[derive(Debug)]
+pub struct Memory {
+    path: PathBuf,
+}
+
+impl Memory {
+    /// Mounts one on a new directory.
+    ///
+    /// # Errors
+    /// When something stands there, or the kernel refuses the mount.
+    pub fn mount(path: &Path) -> Result<Self, SandboxError> {
+        let failed = |e| SandboxError::system(format!("mount memory on `{}`", path.display()), e);
+        std::fs::create_dir(path).map_err(failed)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(c"mode=700")).map_err(|e| failed(e.into()))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        unmount(&self.path);
+    }
 }
 
 /// Detaches a mount. It is gone with the namespace in any case, so failure is no error.

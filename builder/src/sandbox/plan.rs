@@ -1,6 +1,6 @@
 //! What a sandbox is to be: a document that the builder writes and the sandbox's process carries out step by step.
 
-use super::SandboxError;
+use super::{SandboxError, Ulimit};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,10 @@ pub struct Plan {
     pub groups: Vec<u32>,
     /// Host name inside.
     pub hostname: String,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// Resource limits of the command.
+    pub ulimits: Vec<Ulimit>,
 }
 
 impl Plan {

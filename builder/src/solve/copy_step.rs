@@ -219,6 +219,7 @@ impl StageRun<'_> {
                 mode: plan.chmod.as_ref().map(|(_, mode)| mode.clone()),
                 unpack,
                 becomes,
+                limits: layers.limits(),
             };
             for source in &sources.opened {
                 copy::copy(&source.tree, &source.selected, &target(source.unpack, source.becomes))?;

@@ -87,6 +87,10 @@ impl BuildError {
             Self::Step { hint, .. } => hint.clone(),
             Self::Registry(e) | Self::Remote(crate::context::remote::RemoteError::Download(e)) => e.hint(),
             Self::Overlay(OverlayError::Store(e)) => e.hint(),
+            Self::Diff(DiffError::TooLarge(exceeded)) => Some(exceeded.hint()),
+            Self::Overlay(OverlayError::Extract { source, .. }) | Self::Copy(CopyError::Extract { source, .. }) => {
+                source.hint()
+            }
             _ => None,
         }
     }

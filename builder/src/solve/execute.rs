@@ -4,6 +4,7 @@ use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::graph::{Graph, Origin};
+use super::run_options::hostname;
 use super::shared::{Built, Request, Results, Shared, StageResult, placed, wait};
 use super::step::StageRun;
 use super::tools::Tools;
@@ -15,6 +16,7 @@ use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::diff::DEFAULT_EPOCH;
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::Platform;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Builds the target of `request`.
@@ -39,6 +41,8 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
     let created = jiff::Timestamp::from_second(epoch)
         .map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?
         .to_string();
+    let hostname = hostname(request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME")).map_err(BuildError::Other)?;
+    let uncached = uncached(&request)?;
     let slots = tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
     let (bases, cancel) = (Bases::new(cancel), cancel.clone());
     let shared = Arc::new(Shared {
@@ -49,10 +53,26 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
         epoch,
         created,
         platform,
+        hostname,
+        uncached,
         slots,
     });
     let target = run_stages(&shared, &mut graph, &globals).await?;
     finish(&shared, target).await
+}
+
+/// Finds the stages of `--no-cache-filter`. One that is not there is an error: the wrong stage would come from the cache.
+fn uncached(request: &Request) -> Result<BTreeSet<usize>> {
+    let file = &request.dockerfile;
+    let find = |name: &String| {
+        let stage = file.stage_index(name, file.stages.len());
+        stage.ok_or_else(|| {
+            BuildError::Other(format!(
+                "`--no-cache-filter` names `{name}`, which is no stage of the Dockerfile"
+            ))
+        })
+    };
+    request.no_cache_filter.iter().map(find).collect()
 }
 
 /// Runs what the target needs, and what a trigger of a base image turns out to need.

@@ -10,17 +10,22 @@ use crate::cache::mounts::CacheMount;
 use crate::context::Context;
 use crate::context::files::{Choice, Selected, Tree};
 use crate::dockerfile::mount::{Access, Mount, MountFlag};
+use crate::layer::limits::Limits;
 use crate::layer::write::StepLayer;
 use crate::rootfs::copy::{self, Target};
 use crate::rootfs::overlay::{ChainId, Rootfs};
-use crate::sandbox;
+use crate::sandbox::Memory;
 use crate::sandbox::plan;
+use crate::ssh::proxy::Proxy;
 use roadstead_registry_client::Digest;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Mode of a new tmpfs, unless it hides a directory of the image, whose mode it then has.
 const TMPFS_MODE: u32 = 0o1777;
+
+/// Where the sockets of SSH agents appear, as with BuildKit; their number follows.
+const AGENT_SOCKET: &str = "/run/buildkit/ssh_agent.";
 
 /// One mount with what its files come from.
 #[derive(Debug, Clone)]
@@ -34,7 +39,7 @@ pub(super) struct Wanted {
 /// Where a mount's files come from.
 #[derive(Debug, Clone)]
 enum Files {
-    /// From nowhere: it begins empty, or is a secret.
+    /// From nowhere: it begins empty, or is a secret or a socket.
     Nothing,
     /// From the build context or a named one. The digest is that of what is shown.
     Directory(Context, Digest),
@@ -59,20 +64,23 @@ pub(super) struct Ready {
 enum Held {
     Rootfs(Rootfs),
     Memory(Memory),
+    Proxy(Proxy),
 }
 
 impl StageRun<'_> {
     /// Finds out what the mounts of a RUN show.
     pub(super) async fn wanted_mounts(&self, flags: &[MountFlag]) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::with_capacity(flags.len());
+        let mut agents = 0;
         for flag in flags {
-            let one = Box::pin(self.wanted_mount(flag)).await;
+            let one = Box::pin(self.wanted_mount(flag, &mut agents)).await;
             wanted.push(one.map_err(|error| super::shared::placed(self.shared, flag.span, None, error))?);
         }
         Ok(wanted)
     }
 
-    async fn wanted_mount(&self, flag: &MountFlag) -> Result<Wanted> {
+    /// `agents` counts the SSH agents so far: a socket without a target is named by its number.
+    async fn wanted_mount(&self, flag: &MountFlag, agents: &mut usize) -> Result<Wanted> {
         let mount = flag.resolve(|text| self.expand(text)).map_err(BuildError::Other)?;
         let target = match &mount {
             Mount::Bind { target, .. } | Mount::Cache { target, .. } | Mount::Tmpfs { target, .. } => {
@@ -82,6 +90,11 @@ impl StageRun<'_> {
                 target: Some(target), ..
             } => self.inside(target)?,
             Mount::Secret { target: None, .. } => PathBuf::new(),
+            Mount::Ssh { target, .. } => {
+                let usual = PathBuf::from(format!("{AGENT_SOCKET}{agents}"));
+                *agents += 1;
+                self.inside(target.as_ref().unwrap_or(&usual))?
+            }
         };
         let origin = match (&flag.from, &mount) {
             (Some(from), Mount::Bind { source, .. } | Mount::Cache { source, .. }) => match self.origin(from).await? {
@@ -124,7 +137,7 @@ impl StageRun<'_> {
 }
 
 impl Wanted {
-    /// Adds what the result of the command depends on: what is shown, never what a cache or a secret holds.
+    /// Adds what the result of the command depends on: what is shown, never what a cache, a secret or an agent holds.
     pub(super) fn add_to(&self, key: &mut KeyBuilder) {
         key.add("mount", format!("{:?}", self.mount));
         key.add("target", self.target.as_os_str().as_encoded_bytes());
@@ -172,6 +185,7 @@ impl Wanted {
                 }));
             }
             Mount::Secret { .. } => self.secret(shared, scratch, number, ready)?,
+            Mount::Ssh { .. } => self.ssh(shared, scratch, number, ready)?,
         }
         Ok(())
     }
@@ -280,8 +294,8 @@ impl Wanted {
         }
         if target.is_some() {
             let memory = Memory::mount(&scratch.join(format!("secret-{number}")))?;
-            let file = memory.path.join("secret");
-            let mut open = Dir::open(&memory.path)?.create_file("secret".as_ref())?;
+            let file = memory.path().join("secret");
+            let mut open = Dir::open(memory.path())?.create_file("secret".as_ref())?;
             open.write_all(secret.bytes())
                 .map_err(|e| FileError::new("write", &file, e))?;
             give(&file, *access)?;
@@ -289,6 +303,38 @@ impl Wanted {
             ready._held.push(Held::Memory(memory));
         }
         Ok(())
+    }
+
+    /// Makes a socket that passes on to the agent. It lies where only the builder and, through the mount, the command get to.
+    fn ssh(&self, shared: &Shared, scratch: &Path, number: usize, ready: &mut Ready) -> Result<()> {
+        let Mount::Ssh {
+            id, required, access, ..
+        } = &self.mount
+        else {
+            return Ok(());
+        };
+        let Some(agent) = shared.request.ssh.get(id) else {
+            return match required {
+                true => Err(BuildError::Other(format!(
+                    "SSH agent `{id}` is required and was not given: give it with `--ssh {id}`, `--ssh {id}=SOCKET` or `--ssh {id}=KEYFILE`"
+                ))),
+                false => Ok(()),
+            };
+        };
+        let memory = Memory::mount(&scratch.join(format!("ssh-{number}")))?;
+        let socket = memory.path().join("agent");
+        let proxy = Proxy::listen(&socket, agent.clone()).map_err(|e| FileError::new("listen on", &socket, e))?;
+        give(&socket, *access)?;
+        ready.mounts.push(plan::Mount::file(&socket, self.target.clone()));
+        // The socket is closed before its directory goes.
+        ready._held.push(Held::Proxy(proxy));
+        ready._held.push(Held::Memory(memory));
+        Ok(())
+    }
+
+    /// The place of the socket, when this is an SSH agent.
+    pub(super) fn agent_socket(&self) -> Option<&Path> {
+        matches!(self.mount, Mount::Ssh { .. }).then_some(self.target.as_path())
     }
 }
 
@@ -318,6 +364,7 @@ fn copy_into(tree: &Tree, selected: &[Selected], directory: &Path) -> Result<()>
         mode: None,
         unpack: false,
         becomes: false,
+        limits: Limits::NONE,
     };
     Ok(copy::copy(tree, selected, &target)?)
 }
@@ -358,24 +405,4 @@ fn give(path: &Path, access: Access) -> Result<()> {
         parent.set_owner(name, Owner { uid, gid })?;
     }
     Ok(parent.set_mode(name, mode)?)
-}
-
-/// A file system in memory, for secrets: nothing of them comes onto a disk, and it is gone with the builder, however that ends.
-#[derive(Debug)]
-struct Memory {
-    path: PathBuf,
-}
-
-impl Memory {
-    fn mount(path: &Path) -> Result<Self> {
-        std::fs::create_dir(path).map_err(|e| FileError::new("create directory", path, e))?;
-        sandbox::mount_private_tmpfs(path)?;
-        Ok(Self { path: path.to_owned() })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        sandbox::unmount(&self.path);
-    }
 }

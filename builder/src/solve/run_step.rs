@@ -7,7 +7,6 @@ use super::shared::Shared;
 use super::step::{StageRun, end, keep};
 use crate::beneath::{Dir, FileError, clean};
 use crate::cache::local::Record;
-use crate::dockerfile::instruction::Network;
 use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
 use crate::image::config::DEFAULT_PATH;
 use crate::progress::{Stream, Vertex};
@@ -36,8 +35,8 @@ const CA_VARIABLES: [&str; 8] = [
     "AWS_CA_BUNDLE",
 ];
 
-/// Host name inside every RUN, as BuildKit has it, so that what programs write does not depend on the machine.
-const HOSTNAME: &str = "buildkitsandbox";
+/// Size of `/dev/shm` in bytes, as docker has it, when the caller gives none.
+const SHM_SIZE: u64 = 64 << 20;
 
 /// Longest line of output passed on whole, in bytes; longer ones are cut into pieces.
 const MAX_LINE: u64 = 64 << 10;
@@ -74,7 +73,8 @@ impl StageRun<'_> {
         };
         let mut task = self.task(command, heredocs);
         task.mounts = self.wanted_mounts(mounts).await?;
-        task.no_network = *network == Network::None;
+        let options = &self.shared.request.run;
+        task.no_network = options.no_network(*network);
         let created_by = self.created_by(&task);
         let mut key = self.key("RUN");
         key.add_all("argv", task.argv.iter());
@@ -82,8 +82,9 @@ impl StageRun<'_> {
         key.add_all("env", task.env.iter().map(|(k, v)| format!("{k}={v}")));
         key.add("cwd", &task.cwd)
             .add("user", &task.user)
-            .add("hostname", HOSTNAME)
+            .add("hostname", &self.shared.hostname)
             .add("no network", task.no_network.to_string());
+        options.add_to(&mut key);
         task.mounts.iter().for_each(|mount| mount.add_to(&mut key));
         let key = key.finish();
         let vertex = self.show(&instruction.text);
@@ -223,7 +224,9 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
         uid: user.owner.uid,
         gid: user.owner.gid,
         groups: user.groups,
-        hostname: HOSTNAME.into(),
+        hostname: shared.hostname.clone(),
+        shm_size: shared.request.run.shm_size.unwrap_or(SHM_SIZE),
+        ulimits: shared.request.run.ulimits.clone(),
     };
     drop(root);
     command(shared, &plan, vertex)?;
@@ -375,7 +378,7 @@ fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
     }
     let mut files: Vec<(&str, Vec<u8>, u32)> = vec![(
         "etc/hosts",
-        format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into_bytes(),
+        shared.request.run.hosts_file(&shared.hostname).into_bytes(),
         0o644,
     )];
     if let Ok(resolv) = std::fs::read("/etc/resolv.conf") {
@@ -408,6 +411,10 @@ fn environment(shared: &Shared, task: &Task, home: &str, secrets: &[(String, Str
         }
     };
     add("HOME", home);
+    // Also when the agent was not given: what the command sees must not depend on what its key leaves out.
+    if let Some(socket) = task.mounts.iter().find_map(Wanted::agent_socket) {
+        add("SSH_AUTH_SOCK", &socket.to_string_lossy());
+    }
     if shared.request.ca_bundle.is_some() {
         for name in CA_VARIABLES {
             add(name, &format!("/{INSIDE}/ca-bundle.pem"));

@@ -4,6 +4,7 @@ use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::named::NamedContexts;
+use super::run_options::RunOptions;
 use super::secret::Secret;
 use super::tools::Tools;
 use super::variables::Scope;
@@ -11,8 +12,9 @@ use crate::context::Context;
 use crate::dockerfile::{Dockerfile, Instruction};
 use crate::image::assemble::Image;
 use crate::layer::write::{Layer, StepLayer};
+use crate::ssh::Agent;
 use roadstead_registry_client::Platform;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -36,12 +38,18 @@ pub struct Request {
     pub platform: Option<Platform>,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
+    /// `--no-cache-filter`: stages, by name or number, of which every step is run.
+    pub no_cache_filter: Vec<String>,
+    /// Settings of all RUN commands.
+    pub run: RunOptions,
     /// Ask the registry even for images that lie in the local store.
     pub pull: bool,
     /// A CA bundle shown to RUN commands; never part of the image or of a cache key.
     pub ca_bundle: Option<PathBuf>,
     /// `--secret`, by id; never part of the image, of a cache key or of a message.
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`, by id; never part of a cache key.
+    pub ssh: BTreeMap<String, Agent>,
     /// Called for each layer of the target as soon as it is known, base layers included.
     pub on_layer: Option<LayerHook>,
 }
@@ -78,6 +86,10 @@ pub(super) struct Shared {
     /// `epoch` as the config writes it.
     pub(super) created: String,
     pub(super) platform: Platform,
+    /// Host name inside a RUN.
+    pub(super) hostname: String,
+    /// Stages of which every step is run.
+    pub(super) uncached: BTreeSet<usize>,
     /// Commands and copies at work at once.
     pub(super) slots: tokio::sync::Semaphore,
 }

@@ -143,9 +143,9 @@ impl<'a> StageRun<'a> {
             .start(format!("[{stage}{:>width$}/{}] {text}", self.shown, self.total))
     }
 
-    /// Looks a step's result up, unless `--no-cache` is given. A layer that only lies unpacked is packed when the image will hold it.
+    /// Looks a step's result up, unless `--no-cache` or `--no-cache-filter` says not to. A layer that only lies unpacked is packed when the image will hold it.
     pub(super) async fn find(&self, key: &Digest) -> Result<Option<Record>> {
-        if self.shared.request.no_cache {
+        if self.shared.request.no_cache || self.shared.uncached.contains(&self.index) {
             return Ok(None);
         }
         let Some(record) = self.shared.tools.cache.find(key) else {
@@ -441,6 +441,7 @@ fn write_layer(
         leave_out,
         whiteouts: true,
         lowers: &shared.tools.layers.lowers(chain)?,
+        limits: shared.tools.layers.limits(),
     };
     let count = diff::write(changes, writer.tar(), &options)?;
     if count == 0 {

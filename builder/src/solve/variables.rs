@@ -20,8 +20,14 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
-/// Arguments that are read before the build begins.
-const READ_BEFORE: [&str; 3] = ["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_SYNTAX", "SOURCE_DATE_EPOCH"];
+/// Arguments that mean something without an ARG.
+const KNOWN: [&str; 5] = [
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_SANDBOX_HOSTNAME",
+    "BUILDKIT_SYNTAX",
+    "SOURCE_DATE_EPOCH",
+];
 
 /// Holds the ARGs before the first FROM, the values given on the command line, and the automatic ones.
 #[derive(Debug, Clone)]
@@ -238,7 +244,7 @@ pub(super) fn unused_args(file: &Dockerfile, given: &BTreeMap<String, String>) -
         })
         .flat_map(|args| args.iter().map(|(name, _)| name))
         .collect();
-    let known = |name: &str| PROXIES.contains(&name) || READ_BEFORE.contains(&name);
+    let known = |name: &str| PROXIES.contains(&name) || KNOWN.contains(&name);
     given
         .keys()
         .filter(|name| !declared.contains(name) && !known(name))

@@ -2,7 +2,6 @@
 
 use crate::binary::is_root;
 use crate::site::Site;
-use std::process::Command;
 
 #[test]
 fn removals_and_changes_of_kind() {
@@ -101,21 +100,7 @@ fn privileged_attributes_and_capabilities() {
     set("tool", "security.capability", &capability);
     set("user", "user.note", b"\0binary=");
     // Debian's setcap with its libraries, to set one in a RUN.
-    let libraries = Command::new("ldd")
-        .arg("/usr/sbin/setcap")
-        .output()
-        .expect("libcap2-bin is needed");
-    for word in String::from_utf8(libraries.stdout)
-        .unwrap()
-        .split_whitespace()
-        .filter(|w| w.starts_with('/'))
-    {
-        let target = site.context().join("root").join(word.trim_start_matches('/'));
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(word, target).unwrap();
-    }
-    std::fs::create_dir_all(site.context().join("root/usr/sbin")).unwrap();
-    std::fs::copy("/usr/sbin/setcap", site.context().join("root/usr/sbin/setcap")).unwrap();
+    site.program("/usr/sbin/setcap");
     let image = site.image_of(
         "FROM base AS s\nCOPY tool user /x/\nCOPY root /\nRUN cp /bin/busybox /ping && setcap cap_net_raw+ep /ping\nRUN chmod 711 /x/tool\nFROM base\nCOPY --from=s /x /x\nCOPY --from=s /ping /ping\nCOPY --chown=1:2 tool /owned\n",
     );

@@ -1,7 +1,8 @@
 //! `roadstead build` as a user meets it: the real binary, the real kernel, Debian's `docker-registry`, images read back whole.
 //!
 //! Tests named `privileged_*` need root and say so when they are skipped; the others also run as an ordinary user who has ranges in
-//! `/etc/subuid` and `/etc/subgid`. Needed from Debian: bsdutils, busybox-static, docker-registry, skopeo, umoci, uidmap, libcap2-bin.
+//! `/etc/subuid` and `/etc/subgid`. Needed from Debian: bsdutils, busybox-static, docker-registry, skopeo, umoci, uidmap, libcap2-bin,
+//! openssh-client.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
@@ -20,6 +21,7 @@ mod hostile;
 mod image;
 mod instructions;
 mod interruption;
+mod limits;
 mod mounts;
 mod ordinary_user;
 mod outputs;
@@ -27,5 +29,8 @@ mod progress;
 mod pulls;
 mod registries;
 mod registry;
+mod run_flags;
 mod sandbox;
+mod secrets;
 mod site;
+mod ssh;

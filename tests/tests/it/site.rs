@@ -119,6 +119,20 @@ impl Site {
         self
     }
 
+    /// Copies a program of this machine and its libraries into the context, below `root`, for `COPY root /`.
+    pub(crate) fn program(&self, path: &str) -> &Self {
+        let output = Command::new("ldd").arg(path).output().unwrap();
+        assert!(output.status.success(), "{path} is needed");
+        let libraries = String::from_utf8(output.stdout).unwrap();
+        let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+        for file in libraries.chain([path]) {
+            let target = self.context().join("root").join(file.trim_start_matches('/'));
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(file, target).unwrap();
+        }
+        self
+    }
+
     pub(crate) fn dockerfile(&self, text: &str) -> &Self {
         self.file("Dockerfile", text)
     }

@@ -130,7 +130,7 @@ fn standard_input(fetcher: &Fetcher<'_>) -> Result<Opened, CliError> {
 /// Unpacks an archive. What is no archive is a Dockerfile, whose context is empty.
 fn unpacked(name: &str, file: &Path, fetcher: &Fetcher<'_>) -> Result<Opened, CliError> {
     let path = fetcher.scratch().map_err(super::failed)?;
-    let is_archive = archive::unpack(file, &path).map_err(CliError::failed)?;
+    let is_archive = archive::unpack(file, &path, fetcher.tools.layers.limits()).map_err(CliError::failed)?;
     let dockerfile = match is_archive {
         true => None,
         false => Some(text_of(name, file)?),

@@ -8,6 +8,7 @@ use roadstead_registry_client::Reference;
 use super::call::Call;
 use super::output::Output;
 use super::refused::Refused;
+use super::run_flags::RunFlags;
 use crate::client::NetworkFlags;
 
 /// Build an image from a Dockerfile.
@@ -28,6 +29,8 @@ pub(crate) struct Args {
     /// Show a secret to RUN --mount=type=secret; may be repeated.
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     pub(super) secrets: Vec<String>,
+    #[command(flatten)]
+    pub(super) run: RunFlags,
     /// A further context, by the name of a stage or an image: a directory, a git repository, a URL, docker-image://NAME,
     /// oci-layout://DIRECTORY[:TAG|@DIGEST] or scratch; may be repeated.
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
@@ -44,6 +47,9 @@ pub(crate) struct Args {
     /// Run every step, whatever is in the cache.
     #[arg(long)]
     pub(super) no_cache: bool,
+    /// Run every step of these stages, whatever is in the cache; may be repeated.
+    #[arg(long, value_name = "STAGE[,STAGE...]", value_delimiter = ',')]
+    pub(super) no_cache_filter: Vec<String>,
     /// Ask the registry for base images even when they lie here.
     #[arg(long)]
     pub(super) pull: bool,
@@ -73,15 +79,15 @@ pub(crate) struct Args {
     call: Option<String>,
     #[command(flatten)]
     pub(super) network: NetworkFlags,
+    /// Most files of a layer or archive that is unpacked, and of a layer that is written [default: 20000000].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_files: Option<u64>,
     /// Taken for docker's sake: nothing is left behind in any case.
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     rm: Option<bool>,
     /// Taken for docker's sake.
     #[arg(long, hide = true)]
     force_rm: bool,
-    /// Network of RUN commands: `default` and `host` are the same here.
-    #[arg(long = "network", value_name = "MODE", hide = true)]
-    network_mode: Option<String>,
     /// `false` only: no provenance is made yet.
     #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true, hide = true)]
     provenance: Option<String>,
@@ -120,19 +126,13 @@ impl Args {
     /// Refuses what cannot be honoured.
     pub(super) fn check(&self) -> Result<(), String> {
         self.refused.check()?;
+        self.run.check()?;
         if self.context == "-" && self.file.as_deref() == Some(Path::new("-")) {
             return Err("the context and the Dockerfile cannot both be standard input".to_owned());
         }
         // In a job the builder may have other names; there, the docker shim has looked.
         if let (Some(builder), None) = (self.builder.as_deref().filter(|b| *b != "default"), self.runner) {
             return Err(format!("there is no builder `{builder}`: the one here is `default`"));
-        }
-        if let Some(network) = self
-            .network_mode
-            .as_deref()
-            .filter(|n| !matches!(*n, "default" | "host"))
-        {
-            return Err(format!("cannot honour `--network={network}` yet"));
         }
         for (name, value) in [("provenance", &self.provenance), ("sbom", &self.sbom)] {
             if let Some(value) = value.as_deref().filter(|v| *v != "false") {

@@ -12,9 +12,11 @@ mod names;
 mod output;
 mod progress;
 mod refused;
+mod run_flags;
 mod s3;
 mod secrets;
 mod source;
+mod ssh;
 
 pub(super) use flags::Args;
 pub(crate) use line::builder;
@@ -27,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
+use roadstead_builder::layer::limits::Limits;
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
@@ -44,12 +47,15 @@ use crate::processes;
 use checks::Checks;
 use output::Output;
 use source::Source;
+use ssh::Agents;
 
 /// What must be read before the namespaces are entered: inside, the user is root and home directories look different.
 struct Outside {
     data: PathBuf,
     options: ClientOptions,
+    limits: Limits,
     secrets: BTreeMap<String, Secret>,
+    ssh: BTreeMap<String, ssh::Given>,
     owner: roadstead_builder::beneath::Owner,
 }
 
@@ -73,10 +79,16 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
 impl Outside {
     fn read(args: &Args) -> Result<Self, CliError> {
         let network = args.network.network()?;
+        let defaults = Limits::default();
         Ok(Self {
             data: environment::data_directory(),
             options: network.options().map_err(CliError::usage)?,
+            limits: Limits {
+                bytes: network.max_layer_size.unwrap_or(defaults.bytes),
+                files: args.max_files.unwrap_or(defaults.files),
+            },
             secrets: secrets::read(&args.secrets).map_err(CliError::usage)?,
+            ssh: ssh::read(&args.run.ssh).map_err(CliError::usage)?,
             owner: roadstead_builder::beneath::Owner {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
@@ -114,7 +126,9 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
         client: Client::new(outside.options.clone()).map_err(CliError::registry)?,
-        layers: Layers::open(&outside.data.join("layers"), &scratch.path()).map_err(CliError::failed)?,
+        layers: Layers::open(&outside.data.join("layers"), &scratch.path())
+            .map_err(CliError::failed)?
+            .with_limits(outside.limits),
         cache: LocalCache::open(&outside.data.join("cache"), &store).map_err(CliError::failed)?,
         mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
         progress,
@@ -151,8 +165,10 @@ async fn solve_and_export(
         return Err(CliError::usage("nothing to push to: `--push` needs a name")
             .hint("name the image with `-t registry/repository:tag`"));
     }
+    // Ended when the build is, whatever comes of it.
+    let agents = Agents::start(&outside.ssh, &tools.scratch).map_err(CliError::failed)?;
     let early = EarlyPush::new(tools, names.first().filter(|_| push));
-    let request = request(args, outside, source, early.hook())?;
+    let request = request(args, outside, source, &agents, early.hook())?;
     let built = solve::build(Arc::clone(tools), request, cancel).await.map_err(failed)?;
     early.finish().await;
     if push {
@@ -162,7 +178,13 @@ async fn solve_and_export(
     report(args, tools, &built, &names)
 }
 
-fn request(args: &Args, outside: &Outside, source: Source, on_layer: Option<LayerHook>) -> Result<Request, CliError> {
+fn request(
+    args: &Args,
+    outside: &Outside,
+    source: Source,
+    agents: &Agents,
+    on_layer: Option<LayerHook>,
+) -> Result<Request, CliError> {
     let labels = args.labels.iter().map(|l| {
         l.split_once('=')
             .map_or((l.clone(), String::new()), |(k, v)| (k.into(), v.into()))
@@ -176,8 +198,11 @@ fn request(args: &Args, outside: &Outside, source: Source, on_layer: Option<Laye
         labels: labels.collect(),
         platform: checks::platform(args)?,
         no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter.clone(),
+        run: args.run.options(),
         pull: args.pull,
         secrets: outside.secrets.clone(),
+        ssh: agents.by_id(),
         ca_bundle: outside.options.ca_bundle.clone(),
         on_layer,
     })

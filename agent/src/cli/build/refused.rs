@@ -4,43 +4,42 @@ use clap::error::Error;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-/// Flags with a value, and their short forms.
-const WITH_VALUE: &[(&str, Option<char>)] = &[
-    ("add-host", None),
-    ("allow", None),
-    ("annotation", None),
-    ("attest", None),
-    ("cache-from", None),
-    ("cache-to", None),
-    ("cgroup-parent", None),
-    ("cpu-period", None),
-    ("cpu-quota", None),
-    ("cpu-shares", Some('c')),
-    ("cpuset-cpus", None),
-    ("cpuset-mems", None),
-    ("isolation", None),
-    ("memory", Some('m')),
-    ("memory-swap", None),
-    ("metadata-file", None),
-    ("no-cache-filter", None),
-    ("policy", None),
-    ("security-opt", None),
-    ("shm-size", None),
-    ("ssh", None),
-    ("ulimit", None),
+/// Flags with a value, their short forms, and why they are refused.
+const WITH_VALUE: &[(&str, Option<char>, &str)] = &[
+    ("annotation", None, YET),
+    ("attest", None, YET),
+    ("cache-from", None, YET),
+    ("cache-to", None, YET),
+    ("cgroup-parent", None, CONTROL_GROUP),
+    ("cpu-period", None, CONTROL_GROUP),
+    ("cpu-quota", None, CONTROL_GROUP),
+    ("cpu-shares", Some('c'), CONTROL_GROUP),
+    ("cpuset-cpus", None, CONTROL_GROUP),
+    ("cpuset-mems", None, CONTROL_GROUP),
+    ("isolation", None, YET),
+    ("memory", Some('m'), CONTROL_GROUP),
+    ("memory-swap", None, CONTROL_GROUP),
+    ("metadata-file", None, YET),
+    ("policy", None, YET),
+    ("security-opt", None, YET),
 ];
 /// Flags without one.
-const PLAIN: &[&str] = &["squash"];
+const PLAIN: &[(&str, &str)] = &[("squash", YET)];
 
-/// The first such flag that was given.
+/// What there is not yet.
+const YET: &str = " yet";
+/// Why limits of a control group are refused.
+const CONTROL_GROUP: &str = ": RUN commands have no control group of their own; limit the whole build, as with `systemd-run --scope -p MemoryMax=2G`";
+
+/// The first such flag that was given, and why it is refused.
 #[derive(Debug, Default)]
-pub(super) struct Refused(Option<&'static str>);
+pub(super) struct Refused(Option<(&'static str, &'static str)>);
 
 impl Refused {
     /// Says which flag cannot be honoured.
     pub(super) fn check(&self) -> Result<(), String> {
         match self.0 {
-            Some(name) => Err(format!("cannot honour `--{name}` yet")),
+            Some((name, why)) => Err(format!("cannot honour `--{name}`{why}")),
             None => Ok(()),
         }
     }
@@ -48,7 +47,7 @@ impl Refused {
 
 impl Args for Refused {
     fn augment_args(command: Command) -> Command {
-        let with_value = WITH_VALUE.iter().map(|(name, short)| {
+        let with_value = WITH_VALUE.iter().map(|(name, short, _)| {
             let flag = Arg::new(*name).long(*name).hide(true).action(ArgAction::Append);
             let flag = flag.allow_hyphen_values(true);
             match short {
@@ -58,7 +57,7 @@ impl Args for Refused {
         });
         let plain = PLAIN
             .iter()
-            .map(|name| Arg::new(*name).long(*name).hide(true).action(ArgAction::Count));
+            .map(|(name, _)| Arg::new(*name).long(*name).hide(true).action(ArgAction::Count));
         command.args(with_value).args(plain)
     }
 
@@ -69,8 +68,9 @@ impl Args for Refused {
 
 impl FromArgMatches for Refused {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let mut names = WITH_VALUE.iter().map(|(name, _)| *name).chain(PLAIN.iter().copied());
-        Ok(Self(names.find(|name| {
+        let with_value = WITH_VALUE.iter().map(|(name, _, why)| (*name, *why));
+        let mut flags = with_value.chain(PLAIN.iter().copied());
+        Ok(Self(flags.find(|(name, _)| {
             matches.value_source(name) == Some(ValueSource::CommandLine)
         })))
     }
@@ -96,19 +96,36 @@ mod tests {
     #[test]
     fn each_is_named_and_harmless_ones_are_taken() {
         for (given, named) in [
-            (&["--ssh=default", "."][..], "--ssh"),
-            (&["--cache-from", "a", "--cache-from", "b", "."], "--cache-from"),
-            (&[".", "--add-host", "a:1.2.3.4"], "--add-host"),
-            (&["--ulimit", "nofile=1", "."], "--ulimit"),
-            (&["-m", "512m", "."], "--memory"),
-            (&["-c512", "."], "--cpu-shares"),
-            (&["--memory-swap", "-1", "."], "--memory-swap"),
-            (&["--squash", "."], "--squash"),
+            (&["--annotation=a=b", "."][..], "`--annotation` yet"),
+            (&["--cache-from", "a", "--cache-from", "b", "."], "`--cache-from` yet"),
+            (&["-m", "512m", "."], "`--memory`: RUN commands have no control group"),
+            (&["-c512", "."], "`--cpu-shares`: RUN"),
+            (&["--memory-swap", "-1", "."], "`--memory-swap`: RUN"),
+            (&["--squash", "."], "`--squash` yet"),
+            (
+                &["--allow", "network.host,security.insecure", "."],
+                "`--allow=security.insecure`: a RUN never gets",
+            ),
+            (
+                &["--allow=device=vendor.com/gpu", "."],
+                "`--allow=device=vendor.com/gpu`: a RUN sees no devices",
+            ),
+            (&["--allow=fs.read=/", "."], "`--allow=fs.read=/`: it is one of"),
         ] {
             let parsed = Build::try_parse_from([&["build"], given].concat()).unwrap();
-            assert_eq!(parsed.args.check(), Err(format!("cannot honour `{named}` yet")));
+            let error = parsed.args.check().unwrap_err();
+            assert!(error.starts_with(&format!("cannot honour {named}")), "{error}");
         }
-        for given in [&["--compress", "."][..], &["--compress=false", "."], &["."]] {
+        for bad in ["--add-host=a:b", "--ulimit=files=1", "--shm-size=0", "--network=bridge"] {
+            let error = Build::try_parse_from(["build", bad, "."]).unwrap_err().to_string();
+            assert!(error.contains(bad.split('=').next().unwrap()), "{error}");
+        }
+        for given in [
+            &["--compress", "."][..],
+            &["--compress=false", "."],
+            &["--allow=network.host", "--network=none", "."],
+            &["."],
+        ] {
             let parsed = Build::try_parse_from([&["build"], given].concat()).unwrap();
             assert_eq!(parsed.args.check(), Ok(()), "{given:?}");
         }

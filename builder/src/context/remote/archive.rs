@@ -3,6 +3,7 @@
 use super::RemoteError;
 use crate::beneath::Dir;
 use crate::layer::extract::{self, ExtractError};
+use crate::layer::limits::Limits;
 use std::fs::File;
 use std::io::Seek as _;
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::path::Path;
 /// Unpacks `archive` below `directory`, whatever its compression; `false` when it is no archive. Owners and modes stay as they are.
 ///
 /// # Errors
-/// When it is damaged, or an entry is one that no honest archive holds.
-pub fn unpack(archive: &Path, directory: &Path) -> Result<bool, RemoteError> {
+/// When it is damaged or larger than `limits`, or an entry is one that no honest archive holds.
+pub fn unpack(archive: &Path, directory: &Path, limits: Limits) -> Result<bool, RemoteError> {
     let failed = |source: ExtractError| RemoteError::Archive {
         what: archive.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         source: Box::new(source),
@@ -23,6 +24,10 @@ pub fn unpack(archive: &Path, directory: &Path) -> Result<bool, RemoteError> {
     }
     file.rewind().map_err(damaged)?;
     let stream = extract::decompress(file).map_err(damaged)?;
-    extract::extract(stream, &Dir::open(directory)?, &extract::Options::default()).map_err(failed)?;
+    let options = extract::Options {
+        limits,
+        ..extract::Options::default()
+    };
+    extract::extract(stream, &Dir::open(directory)?, &options).map_err(failed)?;
     Ok(true)
 }
