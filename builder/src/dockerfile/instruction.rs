@@ -392,6 +392,8 @@ fn pairs(cursor: &Cursor<'_>, keyword: &str) -> Result<Vec<(String, String)>> {
     Ok(pairs)
 }
 
+/// Most mounts of one RUN: each is work for the kernel, and no honest file comes near.
+const MAX_MOUNTS: usize = 1000;
 /// Why `--security=insecure` is refused.
 const INSECURE: &str = "a RUN never gets more than a container's capabilities and system calls";
 /// Why `--device` is refused.
@@ -401,6 +403,10 @@ fn run(cursor: &mut Cursor<'_>) -> Result<Kind> {
     let (mut mounts, mut network) = (Vec::new(), Network::Default);
     for flag in cursor.flags()? {
         match (flag.name.as_str(), flag.value.as_deref()) {
+            ("mount", _) if mounts.len() == MAX_MOUNTS => {
+                let message = format!("a RUN takes at most {MAX_MOUNTS} mounts");
+                return Err(cursor.error(flag.span, message));
+            }
             ("mount", _) => {
                 let value = cursor.flag_value(&flag)?;
                 mounts.push(MountFlag::parse(&value, flag.span).map_err(|message| cursor.error(flag.span, message))?);

@@ -67,7 +67,7 @@ impl<'a> Cursor<'a> {
         let mut flags: Vec<Flag> = Vec::new();
         loop {
             self.skip_space();
-            let Some((_, word)) = super::lexer::split_words(self.rest(), self.escape).into_iter().next() else {
+            let Some((_, word)) = super::lexer::first_word(self.rest(), self.escape) else {
                 break;
             };
             let Some(body) = word.strip_prefix("--") else { break };
@@ -79,7 +79,7 @@ impl<'a> Cursor<'a> {
             let (name, value) = body
                 .split_once('=')
                 .map_or((body, None), |(n, v)| (n, Some(v.to_owned())));
-            if flags.iter().any(|f| f.name == name) && name != "mount" && name != "exclude" {
+            if name != "mount" && name != "exclude" && flags.iter().any(|f| f.name == name) {
                 return Err(self.error(span, format!("flag `--{name}` is given twice")));
             }
             flags.push(Flag {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// Largest Dockerfile taken, in bytes. BuildKit has the same order of bound; a larger file is a mistake or an attack.
 const MAX_BYTES: usize = 4 << 20;
 
+/// Most bytes that are counted to find a place.
+const MAX_PIECE: usize = 1024;
+
 type Result<T> = std::result::Result<T, Box<DockerfileError>>;
 
 /// Holds the logical lines of a Dockerfile and its escape character.
@@ -25,7 +28,7 @@ pub struct Lexed {
 pub struct Line {
     /// The joined text, without leading white space.
     pub text: String,
-    /// Byte offset in `text` at which a piece of a physical line begins.
+    /// Byte offsets in `text` at which physical lines, and parts of long ones, begin.
     pieces: Vec<Piece>,
     /// Heredocs that follow the line.
     pub heredocs: Vec<RawHeredoc>,
@@ -91,7 +94,8 @@ impl Line {
                 length: 1,
             };
         };
-        let end = self.pieces.get(at + 1).map_or(self.text.len(), |p| p.offset);
+        let behind = self.pieces.partition_point(|p| p.line <= piece.line);
+        let end = self.pieces.get(behind).map_or(self.text.len(), |p| p.offset);
         let before = self.text.get(piece.offset..offset).map_or(0, |s| s.chars().count());
         let stop = (offset + length).min(end).max(offset);
         let chars = self.text.get(offset..stop).map_or(1, |s| s.trim_end().chars().count());
@@ -100,6 +104,34 @@ impl Line {
             column: piece.column + before,
             length: chars.max(1),
         }
+    }
+
+    /// Divides long pieces, so that the place of a word is found without counting from the start of its line: a line may have very
+    /// many words.
+    fn divide(&mut self) {
+        let mut divided = Vec::with_capacity(self.pieces.len());
+        for (at, piece) in self.pieces.iter().enumerate() {
+            divided.push(*piece);
+            let end = self.pieces.get(at + 1).map_or(self.text.len(), |p| p.offset);
+            let mut last = piece.offset;
+            for (count, (offset, _)) in self
+                .text
+                .get(piece.offset..end)
+                .unwrap_or("")
+                .char_indices()
+                .enumerate()
+            {
+                if piece.offset + offset >= last + MAX_PIECE {
+                    last = piece.offset + offset;
+                    divided.push(Piece {
+                        offset: last,
+                        line: piece.line,
+                        column: piece.column + count,
+                    });
+                }
+            }
+        }
+        self.pieces = divided;
     }
 
     /// Gives the place of the whole line, as far as its first physical line goes.
@@ -210,6 +242,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         line.text.truncate(line.text.trim_end().len());
+        line.divide();
         line.extent.empty_continuation = empty.then_some(self.next);
         self.heredocs(&mut line)?;
         line.extent.last_line = self.next;
@@ -307,10 +340,20 @@ fn heredoc_word(word: &str) -> Option<RawHeredoc> {
 #[must_use]
 pub fn split_words(text: &str, escape: char) -> Vec<(usize, &str)> {
     let mut words = Vec::new();
-    let mut begin = None;
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
+    let mut at = 0;
+    while let Some((begin, word)) = text.get(at..).and_then(|rest| first_word(rest, escape)) {
+        words.push((at + begin, word));
+        at += begin + word.len();
+    }
+    words
+}
+
+/// Gives the first of these words, without a look at what follows it.
+pub(super) fn first_word(text: &str, escape: char) -> Option<(usize, &str)> {
+    let begin = text.len() - text.trim_start().len();
+    let word = text.get(begin..)?;
+    let (mut quote, mut escaped) = (None, false);
+    for (at, c) in word.char_indices() {
         if escaped {
             escaped = false;
         } else if c == escape && quote != Some('\'') {
@@ -322,17 +365,10 @@ pub fn split_words(text: &str, escape: char) -> Vec<(usize, &str)> {
         } else if matches!(c, '"' | '\'') {
             quote = Some(c);
         } else if c.is_whitespace() {
-            if let Some(b) = begin.take() {
-                words.push((b, &text[b..at]));
-            }
-            continue;
+            return Some((begin, word.get(..at)?));
         }
-        begin.get_or_insert(at);
     }
-    if let Some(b) = begin {
-        words.push((b, &text[b..]));
-    }
-    words
+    (!word.is_empty()).then_some((begin, word))
 }
 
 #[cfg(test)]
@@ -362,6 +398,17 @@ mod tests {
                 length: 3
             }
         );
+    }
+
+    #[test]
+    fn places_in_long_lines_are_right() {
+        let long = "\u{e9}".repeat(3000);
+        let l = lexed(&format!("FROM a\nRUN {long} \\\n {long} x\n"));
+        let at = l.lines[1].text.find('x').unwrap();
+        let place = |line, column, length| Span { line, column, length };
+        assert_eq!(l.lines[1].span(at, 1), place(3, 3003, 1));
+        assert_eq!(l.lines[1].span(4, 6000), place(2, 5, 3000));
+        assert_eq!(l.lines[1].span(4 + 2 * 2000, 2), place(2, 2005, 1));
     }
 
     #[test]

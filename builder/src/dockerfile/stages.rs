@@ -3,6 +3,7 @@
 use super::check::Options;
 use super::instruction::{Instruction, Kind};
 use super::{DockerfileError, Excerpt, SourceText, Span};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Holds a parsed Dockerfile.
@@ -17,6 +18,8 @@ pub struct Dockerfile {
     /// The `check` directive.
     pub check: Options,
     pub(crate) source: Arc<SourceText>,
+    /// The numbers of the stages that have a name, in order: files of very many stages are searched for each of them.
+    numbers: HashMap<String, Vec<usize>>,
 }
 
 /// Holds one stage.
@@ -40,13 +43,16 @@ impl Dockerfile {
     /// Finds a stage by name (any case) or by number.
     #[must_use]
     pub fn stage_index(&self, name: &str, before: usize) -> Option<usize> {
-        let lower = name.to_ascii_lowercase();
-        let named = self
-            .stages
-            .iter()
-            .take(before)
-            .rposition(|s| s.name.as_deref() == Some(lower.as_str()));
-        named.or_else(|| name.parse::<usize>().ok().filter(|n| *n < before))
+        self.stage_named(name, before)
+            .or_else(|| name.parse::<usize>().ok().filter(|n| *n < before))
+    }
+
+    /// Finds the last stage of a name (any case) before stage `before`.
+    #[must_use]
+    pub fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
+        let numbers = self.numbers.get(&name.to_ascii_lowercase())?;
+        let earlier = numbers.partition_point(|number| *number < before);
+        numbers.get(earlier.checked_sub(1)?).copied()
     }
 
     /// Gives the file's name and text.
@@ -80,6 +86,7 @@ pub(super) fn group(
         escape,
         check,
         source: Arc::clone(source),
+        numbers: HashMap::new(),
     };
     for instruction in instructions {
         match (&instruction.kind, file.stages.last_mut()) {
@@ -100,6 +107,9 @@ pub(super) fn group(
                     from: instruction.clone(),
                     instructions: Vec::new(),
                 };
+                if let Some(name) = name {
+                    file.numbers.entry(name.clone()).or_default().push(file.stages.len());
+                }
                 file.stages.push(stage);
             }
             (_, Some(stage)) => stage.instructions.push(instruction),

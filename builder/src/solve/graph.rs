@@ -124,12 +124,7 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &Named
         return Err(at(format!("base name `{}` should not be blank", stage.image)));
     }
     // A stage may be named `scratch`; the check ReservedStageName warns of it.
-    if let Some(other) = file
-        .stages
-        .iter()
-        .take(index)
-        .rposition(|s| s.name.as_deref() == Some(image.to_ascii_lowercase().as_str()))
-    {
+    if let Some(other) = file.stage_named(&image, index) {
         return Ok(Origin::Stage(other));
     }
     if image == "scratch" {

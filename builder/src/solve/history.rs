@@ -18,10 +18,12 @@ pub(super) fn quoted(keyword: &str, words: &[String]) -> String {
 
 /// Names with their values; one without a value stands alone.
 pub(super) fn pairs<'a>(keyword: &str, pairs: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
-    pairs.fold(keyword.to_owned(), |text, (name, value)| match value {
-        Some(value) => format!("{text} {name}={value}"),
-        None => format!("{text} {name}"),
-    })
+    let mut text = keyword.to_owned();
+    for (name, value) in pairs {
+        text.extend([" ", name]);
+        text.extend(value.iter().flat_map(|value| ["=", value]));
+    }
+    text
 }
 
 /// A word in Go's quotes (`%q`).

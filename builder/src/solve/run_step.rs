@@ -117,9 +117,8 @@ impl StageRun<'_> {
                 }
             }
             (Command::Shell(text), heredocs) if !heredocs.is_empty() => {
-                let whole = heredocs
-                    .iter()
-                    .fold(text.clone(), |all, h| format!("{all}\n{}{}", h.written, h.name));
+                let mut whole = text.clone();
+                whole.extend(heredocs.iter().flat_map(|h| ["\n", &h.written, &h.name]));
                 (self.state.words(&Command::Shell(whole)), None)
             }
             (command, _) => (self.state.words(command), None),
@@ -151,9 +150,8 @@ impl StageRun<'_> {
         let args = self.scope.declared();
         let mut text = "RUN ".to_owned();
         if !args.is_empty() {
-            text = args.iter().fold(format!("RUN |{} ", args.len()), |text, (k, v)| {
-                format!("{text}{k}={v} ")
-            });
+            text.push_str(&format!("|{} ", args.len()));
+            text.extend(args.iter().flat_map(|(name, value)| [name, "=", value, " "]));
         }
         format!("{text}{}{}", task.argv.join(" "), history::MARK)
     }

@@ -18,6 +18,7 @@ mod copy;
 mod files;
 mod handmade;
 mod hostile;
+mod hostile_input;
 mod image;
 mod instructions;
 mod interruption;

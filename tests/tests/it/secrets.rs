@@ -98,9 +98,7 @@ fn status(pid: &str) -> Option<BTreeMap<String, String>> {
 fn assert_not_in_processes(needles: &Needles, callers: u32) -> usize {
     let depth = |fields: &BTreeMap<String, String>| fields["NSpid"].split('\t').count();
     let own = depth(&status("self").unwrap());
-    // The patterns are in grep's own arguments: it runs after all has been read.
     let mut all = Vec::new();
-    let mut looked = 0;
     for entry in std::fs::read_dir("/proc").unwrap() {
         let pid = entry.unwrap().file_name().to_string_lossy().into_owned();
         if !pid.bytes().all(|b| b.is_ascii_digit()) || pid == callers.to_string() {
@@ -111,24 +109,28 @@ fn assert_not_in_processes(needles: &Needles, callers: u32) -> usize {
         }
         for file in ["environ", "cmdline"] {
             if let Ok(bytes) = std::fs::read(format!("/proc/{pid}/{file}")) {
-                looked += 1;
-                all.extend([format!("\n/proc/{pid}/{file}: ").as_bytes(), &bytes].concat());
+                all.push((format!("/proc/{pid}/{file}"), bytes));
             }
         }
     }
-    needles.assert_not_in(&all, &String::from_utf8_lossy(&all));
-    looked
+    // One search for all: a program for each would take too long. It runs after all has been read, since its arguments hold the values.
+    let together: Vec<u8> = all.iter().flat_map(|(_, bytes)| [bytes, &b"\n"[..]].concat()).collect();
+    if !needles.grep("-aoF", None, &together).is_empty() {
+        all.iter().for_each(|(name, bytes)| needles.assert_not_in(bytes, name));
+    }
+    all.len()
 }
 
 /// Answers GET: the file `/secret-file` to whoever has the token, 403 to all else.
-fn server(token: &'static str) -> u16 {
+fn server(token: &str) -> u16 {
+    let bearer = format!("Bearer {token}");
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let lines = BufReader::new(&stream).lines().map_while(Result::ok);
             let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            let known = request.iter().any(|line| line.ends_with(&format!("Bearer {token}")));
+            let known = request.iter().any(|line| line.ends_with(&bearer));
             let answer = if known && request[0].contains("/secret-file") {
                 "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nfetched"
             } else {
@@ -140,16 +142,36 @@ fn server(token: &'static str) -> u16 {
     port
 }
 
-const FILE: &str = "Zq7-the-file-secret-81";
-const VARIABLE: &str = "Zq7-the-variable-secret-82";
-const PROXY: &str = "Zq7-the-proxy-password-83";
-const HTTP: &str = "Zq7-the-http-token-84";
-const GIT: &str = "Zq7-the-git-token-85";
+/// The secrets of one test. Those of another, which runs at the same time, are others.
+struct Values {
+    file: String,
+    variable: String,
+    proxy: String,
+    http: String,
+    git: String,
+}
+
+impl Values {
+    fn new(test: &str) -> Self {
+        let value = |what: &str| format!("Zq7-{test}-{}-the-{what}-secret", std::process::id());
+        Self {
+            file: value("file"),
+            variable: value("variable"),
+            proxy: value("proxy"),
+            http: value("http"),
+            git: value("git"),
+        }
+    }
+
+    fn all(&self) -> Vec<&str> {
+        vec![&self.file, &self.variable, &self.proxy, &self.http, &self.git]
+    }
+}
 
 /// The command of a build that is given every kind of secret.
-fn command(site: &Site, key: &Path, port: u16, arguments: &[&str]) -> Command {
+fn command(site: &Site, values: &Values, key: &Path, port: u16, arguments: &[&str]) -> Command {
     let file = site.dir().join("secret-file");
-    std::fs::write(&file, FILE).unwrap();
+    std::fs::write(&file, &values.file).unwrap();
     let mut command = site.command(arguments);
     command
         .args(["--secret", &format!("id=file,src={}", file.display())])
@@ -165,11 +187,17 @@ fn command(site: &Site, key: &Path, port: u16, arguments: &[&str]) -> Command {
         ])
         .args(["--secret", "id=GIT_AUTH_TOKEN,env=THE_GIT_TOKEN"])
         .args(["--ssh", &format!("default={}", key.display())])
-        .args(["--build-arg", &format!("HTTP_PROXY=http://me:{PROXY}@127.0.0.1:9/")])
-        .args(["--build-arg", &format!("all_proxy=http://me:{PROXY}@127.0.0.1:9/")])
-        .env("THE_VARIABLE", VARIABLE)
-        .env("THE_HTTP_TOKEN", HTTP)
-        .env("THE_GIT_TOKEN", GIT);
+        .args([
+            "--build-arg",
+            &format!("HTTP_PROXY=http://me:{}@127.0.0.1:9/", values.proxy),
+        ])
+        .args([
+            "--build-arg",
+            &format!("all_proxy=http://me:{}@127.0.0.1:9/", values.proxy),
+        ])
+        .env("THE_VARIABLE", &values.variable)
+        .env("THE_HTTP_TOKEN", &values.http)
+        .env("THE_GIT_TOKEN", &values.git);
     command
 }
 
@@ -183,8 +211,9 @@ fn a_secret_is_nowhere_but_in_its_command() {
     let private = std::fs::read_to_string(&key).unwrap();
     // The lines before it say what kind of key it is; the one in the middle is the key.
     let private = private.lines().nth(3).unwrap();
-    let needles = Needles::new(&[FILE, VARIABLE, PROXY, HTTP, GIT, private]);
-    let port = server(HTTP);
+    let values = Values::new("success");
+    let needles = Needles::new(&[values.all(), vec![private]].concat());
+    let port = server(&values.http);
     let text = format!(
         "FROM base AS first\nADD http://127.0.0.1:{port}/secret-file /fetched\n\
          RUN {MOUNTS} test -n \"$TOKEN$HTTP_PROXY\" && test -s /run/secrets/file && cp /run/secrets/file /dev/shm/ && echo $TOKEN | wc -c > /length\n\
@@ -195,7 +224,7 @@ fn a_secret_is_nowhere_but_in_its_command() {
         site.dockerfile(&text.replace("SECONDS", if progress == "plain" { "3" } else { "2" }));
         let log = site.out(progress);
         let stderr = std::fs::File::create(&log).unwrap();
-        let mut build = command(&site, &key, port, &["-t", "result", "--progress", progress]);
+        let mut build = command(&site, &values, &key, port, &["-t", "result", "--progress", progress]);
         let mut child = build.stderr(stderr).spawn().unwrap();
         let text = || std::fs::read_to_string(&log).unwrap();
         while !text().contains(&format!("{word}\n")) && !text().contains(word) {
@@ -212,7 +241,7 @@ fn a_secret_is_nowhere_but_in_its_command() {
     }
     let image = site.image("result");
     assert_eq!(image.text("fetched"), "fetched");
-    assert_eq!(image.text("length"), format!("{}\n", VARIABLE.len() + 1));
+    assert_eq!(image.text("length"), format!("{}\n", values.variable.len() + 1));
     let contents: Vec<u8> = image
         .tree
         .values()
@@ -222,7 +251,13 @@ fn a_secret_is_nowhere_but_in_its_command() {
     needles.assert_not_in(image.document.to_string().as_bytes(), "the config");
     needles.assert_not_in(image.manifest.to_string().as_bytes(), "the manifest");
     // Another value is no other step.
-    let mut build = command(&site, &key, port, &["--build-arg", "HTTP_PROXY=http://127.0.0.1:10/"]);
+    let mut build = command(
+        &site,
+        &values,
+        &key,
+        port,
+        &["--build-arg", "HTTP_PROXY=http://127.0.0.1:10/"],
+    );
     build.env("THE_VARIABLE", "another");
     assert_eq!(Outcome::of(build.output().unwrap()).good().ran(), [""; 0]);
 }
@@ -231,7 +266,8 @@ fn a_secret_is_nowhere_but_in_its_command() {
 fn failures_do_not_tell_secrets() {
     let site = Site::new();
     let key = ssh::key(&site, "key", "");
-    let needles = Needles::new(&[FILE, VARIABLE, PROXY, HTTP, GIT]);
+    let values = Values::new("failure");
+    let needles = Needles::new(&values.all());
     // A server that knows another token refuses this one.
     let port = server("other");
     for (text, want) in [
@@ -256,7 +292,7 @@ fn failures_do_not_tell_secrets() {
     ] {
         site.dockerfile(&text);
         for progress in ["plain", "rawjson"] {
-            let output = command(&site, &key, port, &["-t", "result", "--progress", progress]).output();
+            let output = command(&site, &values, &key, port, &["-t", "result", "--progress", progress]).output();
             let outcome = Outcome::of(output.unwrap());
             needles.assert_not_in(&outcome.stdout, "stdout");
             let log = outcome.bad(1);
@@ -281,13 +317,14 @@ fn build_arguments_are_no_secrets() {
 
 #[test]
 fn what_looks_for_secrets_finds_them() {
-    let needles = Needles::new(&[FILE]);
+    let value = Values::new("search").file;
+    let needles = Needles::new(&[&value]);
     assert_eq!(
-        needles.grep("-aoF", None, format!("x{FILE}y").as_bytes()),
-        format!("{FILE}\n")
+        needles.grep("-aoF", None, format!("x{value}y").as_bytes()),
+        format!("{value}\n")
     );
     for before in ["", "a", "ab", "abc", "user:"] {
-        let encoded = base64(format!("{before}{FILE}:after").as_bytes());
+        let encoded = base64(format!("{before}{value}:after").as_bytes());
         assert_ne!(needles.grep("-aoF", None, &encoded), "", "{before}");
     }
     assert_eq!(needles.grep("-aoF", None, b"nothing"), "");
