@@ -12,6 +12,7 @@ const NEEDS: [Need; 7] = [
     Need::Program("umoci", "umoci"),
     Need::Package("busybox-static"),
     Need::Program("setcap", "libcap2-bin"),
+    Need::Program("ssh-agent", "openssh-client"),
     Need::Program("ps", "procps"),
     Need::Program("script", "bsdutils"),
 ];

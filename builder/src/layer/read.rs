@@ -242,7 +242,7 @@ impl<R: Read> TarReader<R> {
     /// Reads where the data of the entry just begun belongs, when PAX records say that it is sparse.
     fn sparse(&mut self, records: SparseRecords) -> io::Result<Option<Sparse>> {
         let Some(size) = records.size else { return Ok(None) };
-        if size > MAX_UNPACKED {
+        if size > MAX_ENTRY {
             return Err(damaged(format!("an entry of {size} bytes is too large")));
         }
         let sparse = if records.major == 1 {

@@ -61,12 +61,8 @@ fn compressed_bombs_are_stopped_early() {
     gzip.write_all(&zeros).unwrap();
     site.file("bomb.tar.gz", gzip.finish().unwrap());
     site.file("bomb.tar.zst", zstd::encode_all(&zeros[..], 3).unwrap());
-    // An archive that ends at once, and then goes on without end.
-    let mut tail = layer(&[Entry::file("small", "x")]);
-    tail.resize(64 << 20, 0);
-    site.file("tail.tar.zst", zstd::encode_all(&tail[..], 3).unwrap());
     let before = size(&site);
-    for archive in ["bomb.tar.gz", "bomb.tar.zst", "tail.tar.zst"] {
+    for archive in ["bomb.tar.gz", "bomb.tar.zst"] {
         site.dockerfile(&format!("FROM scratch\nADD {archive} /d/\n"));
         let log = site.build(&["-t", "result", "--max-layer-size=20m"]).bad(1);
         let want = format!("cannot unpack `{archive}`: the archive unpacks to more than 20971520 bytes");

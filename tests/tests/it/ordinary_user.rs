@@ -129,6 +129,33 @@ fn privileged_mounts_work_for_an_ordinary_user_too() {
 }
 
 #[test]
+fn privileged_an_ssh_agent_is_lent_by_an_ordinary_user_too() {
+    if skip("privileged_an_ssh_agent_is_lent_by_an_ordinary_user_too") {
+        return;
+    }
+    let home = Home::new();
+    home.site.program("/usr/bin/ssh-add");
+    let key = crate::ssh::key(&home.site, "key", "");
+    let status = Command::new("chown").arg(UID.to_string()).arg(&key).status();
+    assert!(status.unwrap().success());
+    home.site.dockerfile(&format!(
+        "{BASE}FROM base\nCOPY root /\nUSER app\nRUN --mount=type=ssh,uid=1000,required stat -c '%a %u:%g' $SSH_AUTH_SOCK && ssh-add -l | wc -l\n\
+         USER root\nRUN --mount=type=ssh ssh-add -l | wc -l\n"
+    ));
+    let flag = format!("default={}", key.display());
+    let outcome = home.build(&ranges(), &["--ssh", &flag, "--ulimit", "nofile=99"]).good();
+    assert_eq!(outcome.said()[..3], ["600 1000:0", "1", "1"], "{}", outcome.log);
+    // A limit above the machine's is not for everybody to set.
+    let log = home
+        .build(&ranges(), &["--no-cache", "--ulimit", "nofile=999999999"])
+        .bad(1);
+    assert!(
+        log.contains("cannot set the limit `nofile=999999999:999999999`"),
+        "{log}"
+    );
+}
+
+#[test]
 fn privileged_the_sandbox_holds_for_an_ordinary_user_too() {
     if skip("privileged_the_sandbox_holds_for_an_ordinary_user_too") {
         return;
