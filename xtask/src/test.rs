@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::tools::{self, Need};
 use crate::workspace::cargo;
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need::Program("openssl", "openssl"),
     Need::Program("skopeo", "skopeo"),
     Need::Program("umoci", "umoci"),
