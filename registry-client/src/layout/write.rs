@@ -13,7 +13,8 @@ use tokio::sync::Mutex;
 
 use super::archive::ArchiveKind;
 use super::docker::MANIFEST_FILE;
-use super::{CONTAINERD_NAME, INDEX_FILE, LAYOUT, LAYOUT_FILE, REF_NAME, blob_name, empty_index, names};
+use super::names::{self, Entry};
+use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, blob_name, empty_index};
 use crate::copy::pour::pour;
 use crate::copy::{ImageSink, ImageSource, check_digest};
 use crate::digest::{Digest, DigestWriter};
@@ -128,13 +129,9 @@ impl ArchiveWriter {
     /// annotation has the name, OCI's the tag.
     #[must_use]
     pub fn image_named(&self, names: &[Reference]) -> ArchiveTarget {
-        let entries = match names {
-            [] => vec![Entry::Typed(None)],
-            names => names.iter().cloned().map(Entry::Full).collect(),
-        };
         ArchiveTarget {
             writer: self.clone(),
-            entries,
+            entries: Entry::full(names),
         }
     }
 
@@ -201,37 +198,6 @@ impl State {
 pub struct ArchiveTarget {
     writer: ArchiveWriter,
     entries: Vec<Entry>,
-}
-
-#[derive(Clone, Debug)]
-enum Entry {
-    Typed(Option<String>),
-    Full(Reference),
-}
-
-impl Entry {
-    fn of(&self, image: &Descriptor) -> Descriptor {
-        match self {
-            Self::Typed(name) => names::entry(image, name.as_deref()),
-            Self::Full(name) => {
-                let mut entry = super::without_names(image.clone());
-                let tag = name.tag_or_latest().to_owned();
-                entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.canonical());
-                entry.annotations.insert(REF_NAME.to_owned(), tag);
-                entry
-            }
-        }
-    }
-
-    /// The name as docker writes it.
-    fn repo_tag(&self) -> Option<String> {
-        let name = match self {
-            Self::Typed(name) => names::full_name(name.as_deref()?)?,
-            Self::Full(name) => name.clone(),
-        };
-        let name = name.without_tag().with_tag(name.tag_or_latest()).ok()?;
-        Some(name.familiar())
-    }
 }
 
 impl ImageSink for ArchiveTarget {
