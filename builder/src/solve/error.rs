@@ -87,6 +87,10 @@ impl BuildError {
             Self::Step { hint, .. } => hint.clone(),
             Self::Registry(e) | Self::Remote(crate::context::remote::RemoteError::Download(e)) => e.hint(),
             Self::Overlay(OverlayError::Store(e)) => e.hint(),
+            Self::Sandbox(SandboxError::Foreign { platform, .. }) => Some(format!(
+                "register an interpreter with the kernel (Debian: `apt-get install qemu-user-static binfmt-support`), build on a machine that is \
+                 {platform}, or run the command in a stage of `FROM --platform=$BUILDPLATFORM`"
+            )),
             _ => None,
         }
     }

@@ -1,58 +1,171 @@
-//! Runs the needed stages side by side and assembles the target's image.
+//! Runs the needed stages of all platforms side by side.
 
 use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::graph::{Graph, Origin};
-use super::shared::{Built, Request, Results, Shared, StageResult, placed, wait};
+use super::shared::{Built, BuiltPlatform, Request, Results, Shared, StageResult, placed, wait};
 use super::step::StageRun;
+use super::steps::Steps;
 use super::tools::Tools;
 use super::variables::{Globals, Scope, unused_args};
 use crate::dockerfile::{Instruction, parse_trigger};
-use crate::image::assemble::assemble;
 use crate::image::config::ImageState;
-use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::diff::DEFAULT_EPOCH;
-use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::Platform;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
-/// Builds the target of `request`.
+/// Makes the image an index even for one platform.
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
+
+/// Builds the target of `request`, for all of its platforms side by side.
 ///
 /// # Errors
-/// The first failing step; all others are then stopped, and nothing is named in the store.
+/// The first failing step; all others are then stopped.
 pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Result<Built> {
-    let platform = request.platform.clone().unwrap_or_else(Platform::host);
-    let globals = Globals::new(
-        &request.dockerfile,
-        request.target.as_deref(),
-        &request.build_args,
-        &platform,
-    )?;
-    let mut graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
+    let platforms = match request.platforms.as_slice() {
+        [] => vec![Platform::host()],
+        several => several.to_vec(),
+    };
+    let is_index = is_index(&request.build_args, platforms.len()).map_err(BuildError::Other)?;
     for name in unused_args(&request.dockerfile, &request.build_args) {
         tools
             .progress
             .warn(format!("build argument `{name}` was not consumed: no ARG declares it"));
     }
-    let epoch = globals.epoch()?.unwrap_or(DEFAULT_EPOCH);
-    let created = jiff::Timestamp::from_second(epoch)
-        .map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?
-        .to_string();
-    let slots = tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
-    let (bases, cancel) = (Bases::new(cancel), cancel.clone());
-    let shared = Arc::new(Shared {
+    let common = Common {
         tools,
-        request,
-        bases,
-        cancel,
+        request: Arc::new(request),
+        bases: Arc::new(Bases::new(cancel)),
+        steps: Arc::default(),
+        slots: Arc::new(Semaphore::new(
+            std::thread::available_parallelism().map_or(2, usize::from).max(2),
+        )),
+        cancel: cancel.clone(),
+        shows_platform: platforms.len() > 1,
+    };
+    let mut builds = Vec::new();
+    for platform in &platforms {
+        builds.push(common.platform(platform)?);
+    }
+    let first = builds
+        .first()
+        .map(|build| (build.given_epoch, build.shared.created.clone()));
+    let (epoch, created) = first.unwrap_or_default();
+    let mut running = tokio::task::JoinSet::new();
+    for (at, build) in builds.into_iter().enumerate() {
+        running.spawn(async move { (at, build.run().await) });
+    }
+    let mut platforms = BTreeMap::new();
+    let mut failure: Option<BuildError> = None;
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok((at, Ok(one))) => drop(platforms.insert(at, one)),
+            Ok((_, Err(error))) => {
+                // What was only stopped has followed from another failure.
+                if failure.as_ref().is_none_or(BuildError::is_canceled) {
+                    failure = Some(error);
+                }
+            }
+            Err(error) => return Err(BuildError::Other(format!("a build ended early: {error}"))),
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let platforms = platforms.into_values().collect();
+    Ok(Built {
+        platforms,
+        is_index,
         epoch,
         created,
-        platform,
-        slots,
-    });
-    let target = run_stages(&shared, &mut graph, &globals).await?;
-    finish(&shared, target).await
+    })
+}
+
+/// Tells whether an image for so many platforms is an index.
+///
+/// # Errors
+/// When `BUILDKIT_MULTI_PLATFORM` is no truth value, or denies several platforms.
+pub fn is_index(build_args: &BTreeMap<String, String>, platforms: usize) -> std::result::Result<bool, String> {
+    match build_args.get(MULTI_PLATFORM).map(String::as_str) {
+        None | Some("") => Ok(platforms > 1),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") if platforms > 1 => Err(format!(
+            "`{MULTI_PLATFORM}` is false, and {platforms} platforms are to be built"
+        )),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(format!("invalid `{MULTI_PLATFORM}={other}`: it is true or false")),
+    }
+}
+
+/// What the builds for all platforms share.
+struct Common {
+    tools: Arc<Tools>,
+    request: Arc<Request>,
+    bases: Arc<Bases>,
+    steps: Arc<Steps>,
+    slots: Arc<Semaphore>,
+    cancel: Cancel,
+    shows_platform: bool,
+}
+
+/// The build for one platform, before it runs.
+struct PlatformBuild {
+    shared: Arc<Shared>,
+    graph: Graph,
+    globals: Globals,
+    given_epoch: Option<i64>,
+}
+
+impl Common {
+    fn platform(&self, platform: &Platform) -> Result<PlatformBuild> {
+        let request = &self.request;
+        let mut globals = Globals::new(
+            &request.dockerfile,
+            request.target.as_deref(),
+            &request.build_args,
+            platform,
+        )?;
+        let given_epoch = globals.settle_epoch(&request.dockerfile, request.context_time)?;
+        let graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
+        let epoch = given_epoch.unwrap_or(DEFAULT_EPOCH);
+        let created = jiff::Timestamp::from_second(epoch)
+            .map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?
+            .to_string();
+        let shared = Arc::new(Shared {
+            tools: Arc::clone(&self.tools),
+            request: Arc::clone(request),
+            bases: Arc::clone(&self.bases),
+            steps: Arc::clone(&self.steps),
+            cancel: self.cancel.clone(),
+            epoch,
+            created,
+            platform: platform.clone(),
+            shows_platform: self.shows_platform,
+            slots: Arc::clone(&self.slots),
+        });
+        Ok(PlatformBuild {
+            shared,
+            graph,
+            globals,
+            given_epoch,
+        })
+    }
+}
+
+impl PlatformBuild {
+    async fn run(mut self) -> Result<BuiltPlatform> {
+        let target = run_stages(&self.shared, &mut self.graph, &self.globals).await?;
+        let mut state = target.base.state;
+        state.labels.extend(self.shared.request.labels.clone());
+        Ok(BuiltPlatform {
+            platform: self.shared.platform.clone(),
+            state,
+            layers: target.base.layers,
+        })
+    }
 }
 
 /// Runs what the target needs, and what a trigger of a base image turns out to need.
@@ -133,6 +246,7 @@ async fn stage(
         Origin::Scratch | Origin::Directory(_) => Base {
             layers: Vec::new(),
             state: ImageState::scratch(shared.platform.clone()),
+            platform: shared.platform.clone(),
         },
         Origin::Stored(descriptor) => shared.bases.stored(&shared.tools.store, descriptor, &shared.platform)?,
         Origin::Stage(other) => {
@@ -157,7 +271,8 @@ async fn stage(
             })?
         }
     };
-    if in_image && matches!(origin, Origin::Image { .. } | Origin::Stored(_)) {
+    let is_base = matches!(origin, Origin::Image { .. } | Origin::Stored(_));
+    if in_image && is_base && !shared.request.force_compression {
         base.layers.iter().for_each(|layer| shared.announce(layer));
     }
     let mut base = base;
@@ -196,33 +311,4 @@ fn triggers(shared: &Shared, index: usize, results: &Results, texts: Vec<String>
         triggers.push(trigger);
     }
     Ok(triggers)
-}
-
-async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
-    let Base { layers, mut state } = target.base;
-    state.labels.extend(shared.request.labels.clone());
-    let unpacked = || BuildError::Other("a layer of the image was not packed".into());
-    let layers: Vec<Layer> = layers
-        .iter()
-        .map(|layer| layer.packed().ok_or_else(unpacked))
-        .collect::<Result<_>>()?;
-    let vertex = shared.tools.progress.start("exporting to image");
-    let image = assemble(&shared.tools.store, &state, &layers, &shared.created)?;
-    vertex.note(format!("exporting manifest {}", image.descriptor.digest));
-    vertex.note(format!("exporting config {}", image.config_digest));
-    vertex.done();
-    Ok(Built {
-        image,
-        layers,
-        epoch: shared.epoch,
-    })
-}
-
-/// Brings all layers of a built image here and unpacked, for outputs that need files.
-///
-/// # Errors
-/// When a base layer cannot be fetched or unpacked.
-pub async fn unpacked(tools: &Arc<Tools>, built: &Built, cancel: &Cancel) -> Result<Vec<ChainId>> {
-    let layers: Vec<StepLayer> = built.layers.iter().cloned().map(StepLayer::from).collect();
-    Bases::new(cancel).unpack(tools, &layers).await
 }

@@ -5,11 +5,13 @@ use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::named::NamedContexts;
 use super::secret::Secret;
+use super::steps::Steps;
 use super::tools::Tools;
 use super::variables::Scope;
 use crate::context::Context;
 use crate::dockerfile::{Dockerfile, Instruction};
-use crate::image::assemble::Image;
+use crate::image::config::ImageState;
+use crate::layer::compression::Compression;
 use crate::layer::write::{Layer, StepLayer};
 use roadstead_registry_client::Platform;
 use std::collections::BTreeMap;
@@ -32,8 +34,14 @@ pub struct Request {
     pub build_args: BTreeMap<String, String>,
     /// `--label`, beating the Dockerfile's.
     pub labels: BTreeMap<String, String>,
-    /// `--platform`; this machine's when absent.
-    pub platform: Option<Platform>,
+    /// `--platform`, each once; this machine's when there is none.
+    pub platforms: Vec<Platform>,
+    /// The time of a context that has one, such as that of a commit: what `SOURCE_DATE_EPOCH=context` means.
+    pub context_time: Option<i64>,
+    /// How the layers that are built are compressed.
+    pub compression: Compression,
+    /// Whether the image's base layers will be compressed anew: then they are not worth telling of.
+    pub force_compression: bool,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
     /// Ask the registry even for images that lie in the local store.
@@ -56,30 +64,45 @@ impl std::fmt::Debug for LayerHook {
     }
 }
 
-/// What a build gave.
+/// What a build gave, before it has the form of an image.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// The image in the store.
-    pub image: Image,
-    /// Its layers, base first.
-    pub layers: Vec<Layer>,
-    /// Time of everything in it that has no older one, in seconds since 1970.
-    pub epoch: i64,
+    /// One result a platform, in the order they were asked for.
+    pub platforms: Vec<BuiltPlatform>,
+    /// Whether the image is an index: for several platforms, or since `BUILDKIT_MULTI_PLATFORM` says so.
+    pub is_index: bool,
+    /// `SOURCE_DATE_EPOCH`, if it was given.
+    pub epoch: Option<i64>,
+    /// When it was made, as documents write it: the epoch, given or not.
+    pub created: String,
 }
 
-/// What all steps of one build share.
+/// What a build gave for one platform.
+#[derive(Debug, Clone)]
+pub struct BuiltPlatform {
+    /// The platform as it was asked for.
+    pub platform: Platform,
+    pub(crate) state: ImageState,
+    /// Its layers, base first, all with blobs.
+    pub(crate) layers: Vec<StepLayer>,
+}
+
+/// What all steps of a build for one platform share. The builds for other platforms share everything but the platform.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) tools: Arc<Tools>,
-    pub(super) request: Request,
-    pub(super) bases: Bases,
+    pub(super) request: Arc<Request>,
+    pub(super) bases: Arc<Bases>,
+    pub(super) steps: Arc<Steps>,
     pub(super) cancel: Cancel,
     pub(super) epoch: i64,
     /// `epoch` as the config writes it.
     pub(super) created: String,
     pub(super) platform: Platform,
+    /// Whether steps show their platform, since there are several.
+    pub(super) shows_platform: bool,
     /// Commands and copies at work at once.
-    pub(super) slots: tokio::sync::Semaphore,
+    pub(super) slots: Arc<tokio::sync::Semaphore>,
 }
 
 /// What a stage gave, for the stages that stand on it or copy from it.

@@ -8,7 +8,6 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 const WITH_VALUE: &[(&str, Option<char>)] = &[
     ("add-host", None),
     ("allow", None),
-    ("annotation", None),
     ("attest", None),
     ("cache-from", None),
     ("cache-to", None),
@@ -21,7 +20,6 @@ const WITH_VALUE: &[(&str, Option<char>)] = &[
     ("isolation", None),
     ("memory", Some('m')),
     ("memory-swap", None),
-    ("metadata-file", None),
     ("no-cache-filter", None),
     ("policy", None),
     ("security-opt", None),

@@ -1,223 +1,431 @@
-//! `--output`: other forms of the result.
+//! `--output`: where a result goes and in which form.
 
-use std::fs::File;
-use std::io::{self, Write};
+mod annotation;
+mod fields;
+mod write;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use roadstead_builder::beneath::Owner;
-use roadstead_builder::image::output as form;
-use roadstead_builder::solve::{self, Built, Cancel, Tools};
-use roadstead_registry_client::{ArchiveKind, ArchiveWriter, NoProgress, Reference, Selection, StoreImage, copy};
+use roadstead_builder::image::form::{Annotations, Form};
+use roadstead_builder::layer::compression::Compression;
+use roadstead_registry_client::{Platform, Reference};
 
-use crate::error::{CliError, FileError};
+use fields::Fields;
+pub(super) use write::Exporter;
 
 /// Where a result goes and in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Output {
-    /// Into the store, and to a registry when `push` is set.
-    Image { names: Vec<Reference>, push: bool },
-    /// The files into a directory.
-    Local(PathBuf),
+    /// Into the store, and to a registry.
+    Image(ImageOutput),
+    /// An OCI layout as a tar or a directory; with `docker`, a tar for `docker load`.
+    Archive {
+        destination: Option<PathBuf>,
+        docker: bool,
+        tar: bool,
+        names: Vec<Reference>,
+        form: Form,
+    },
+    /// The files into a directory. `delete` removes what else is there.
+    Local {
+        destination: PathBuf,
+        split: Option<bool>,
+        delete: bool,
+    },
     /// The files as a tar; `None` is standard output.
-    Tar(Option<PathBuf>),
-    /// An OCI layout in a tar; with `docker`, one for `docker load`.
-    Archive { destination: Option<PathBuf>, docker: bool },
+    Tar {
+        destination: Option<PathBuf>,
+        split: Option<bool>,
+    },
+}
+
+/// An image in the store and in registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ImageOutput {
+    pub(super) names: Vec<Reference>,
+    pub(super) form: Form,
+    pub(super) push: bool,
+    /// Pushed without a tag.
+    pub(super) by_digest: bool,
+    /// Named with its digest, too.
+    pub(super) canonical: bool,
+    /// Named in the local store.
+    pub(super) store: bool,
+    pub(super) unpack: bool,
+}
+
+/// What the command line says of all outputs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Defaults {
+    pub(super) compression: Option<String>,
+    pub(super) level: Option<String>,
+    pub(super) annotations: Annotations,
+}
+
+impl Defaults {
+    /// Reads `--compression`, `--compression-level` and `--annotation`.
+    pub(super) fn new(
+        compression: Option<&String>,
+        level: Option<&String>,
+        annotations: &[String],
+    ) -> Result<Self, String> {
+        let annotations = annotations.iter().map(|text| annotation::flag(text));
+        let annotations: Vec<_> = annotations.collect::<Result<_, _>>()?;
+        Ok(Self {
+            compression: compression.cloned(),
+            level: level.cloned(),
+            annotations: Annotations(annotations.into_iter().flatten().collect()),
+        })
+    }
+
+    /// The form of an image that no output says more of.
+    pub(super) fn form(&self) -> Result<Form, String> {
+        Ok(Form {
+            compression: Compression::parse(self.compression.as_deref(), self.level.as_deref())?,
+            annotations: self.annotations.clone(),
+            ..Form::default()
+        })
+    }
 }
 
 impl Output {
     /// Reads docker's short and long forms.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, defaults: &Defaults) -> Result<Self, String> {
         if text == "-" {
-            return Ok(Self::Tar(None));
+            return Ok(Self::Tar {
+                destination: None,
+                split: None,
+            });
         }
         if !text.contains('=') {
-            return Ok(Self::Local(PathBuf::from(text)));
+            return Ok(Self::Local {
+                destination: PathBuf::from(text),
+                split: None,
+                delete: false,
+            });
         }
-        let (mut kind, mut destination, mut names, mut push) = (None, None, Vec::new(), false);
-        for field in text.split(',') {
-            let (key, value) = field
-                .split_once('=')
-                .ok_or_else(|| format!("invalid output `{text}`: `{field}` has no value"))?;
-            match (key, value) {
-                ("type", value) => kind = Some(value),
-                ("dest", value) => destination = Some(value),
-                ("name", value) => names.push(
-                    value
-                        .parse()
-                        .map_err(|e| format!("invalid name in output `{text}`: {e}"))?,
-                ),
-                ("push", "true" | "false") => push = value == "true",
-                ("oci-mediatypes" | "tar" | "unpack" | "store", "true")
-                | ("push-by-digest" | "rewrite-timestamp", "false") => {}
-                _ => return Err(format!("cannot honour `{field}` of output `{text}` yet")),
+        let mut fields = Fields::read(text)?;
+        let kind = fields.take("type").ok_or_else(|| fields.wrong("it has no type"))?;
+        let destination = fields.take("dest").map(PathBuf::from);
+        let file = destination.clone().filter(|path| path != Path::new("-"));
+        let output = match (kind.as_str(), destination) {
+            ("local", None) => return Err(fields.wrong("it needs dest=DIRECTORY")),
+            ("local", Some(destination)) => Self::Local {
+                destination,
+                split: fields.take_bool("platform-split")?,
+                delete: delete_mode(&mut fields)?,
+            },
+            ("tar", _) => Self::Tar {
+                destination: file,
+                split: fields.take_bool("platform-split")?,
+            },
+            ("docker", None) | ("image" | "registry", None) => Self::image(&kind, &mut fields, defaults)?,
+            ("oci" | "docker", _) => Self::archive(kind == "docker", file, &mut fields, defaults)?,
+            ("image" | "registry", Some(_)) => return Err(fields.wrong(format!("type={kind} has no key `dest`"))),
+            _ => {
+                return Err(fields.wrong(format!(
+                    "there is no type `{kind}`: it is local, tar, oci, docker, image or registry"
+                )));
             }
+        };
+        fields.finish(&kind)?;
+        Ok(output)
+    }
+
+    fn image(kind: &str, fields: &mut Fields, defaults: &Defaults) -> Result<Self, String> {
+        let push = match kind {
+            "image" => fields.take_bool("push")?.unwrap_or(false),
+            kind => kind == "registry",
+        };
+        if kind == "docker" {
+            only_tar(fields)?;
         }
-        let file = || destination.filter(|d| *d != "-").map(PathBuf::from);
-        match (kind, destination) {
-            (Some("local"), Some(destination)) => Ok(Self::Local(PathBuf::from(destination))),
-            (Some("local"), None) => Err(format!("output `{text}` needs dest=DIRECTORY")),
-            (Some("tar"), _) => Ok(Self::Tar(file())),
-            (Some("oci" | "docker"), None) if kind == Some("docker") => Ok(Self::Image { names, push: false }),
-            (Some(kind @ ("oci" | "docker")), _) => Ok(Self::Archive {
-                destination: file(),
-                docker: kind == "docker",
-            }),
-            (Some("image"), None) => Ok(Self::Image { names, push }),
-            (Some("registry"), None) => Ok(Self::Image { names, push: true }),
-            _ => Err(format!(
-                "cannot honour output `{text}`: expected type=local|tar|oci|docker|image|registry"
-            )),
+        let image = ImageOutput {
+            names: names(fields)?,
+            push,
+            by_digest: fields.take_bool("push-by-digest")?.unwrap_or(false),
+            canonical: fields.take_bool("name-canonical")?.unwrap_or(false),
+            store: fields.take_bool("store")?.unwrap_or(true),
+            unpack: fields.take_bool("unpack")?.unwrap_or(false),
+            form: form(fields, defaults)?,
+        };
+        Ok(Self::Image(image))
+    }
+
+    fn archive(
+        docker: bool,
+        destination: Option<PathBuf>,
+        fields: &mut Fields,
+        defaults: &Defaults,
+    ) -> Result<Self, String> {
+        let tar = match docker {
+            true => only_tar(fields)?,
+            false => fields.take_bool("tar")?.unwrap_or(true),
+        };
+        if !tar && destination.is_none() {
+            return Err(fields.wrong("`tar=false` needs dest=DIRECTORY"));
         }
+        Ok(Self::Archive {
+            destination,
+            docker,
+            tar,
+            names: names(fields)?,
+            form: form(fields, defaults)?,
+        })
+    }
+
+    /// The image of `--push` and of a build without outputs.
+    pub(super) fn plain(form: Form, push: bool) -> Self {
+        Self::Image(ImageOutput {
+            names: Vec::new(),
+            form,
+            push,
+            by_digest: false,
+            canonical: false,
+            store: true,
+            unpack: false,
+        })
     }
 
     /// Names that the output gives the image.
-    pub(super) fn names(&self) -> Vec<Reference> {
-        if let Self::Image { names, .. } = self {
-            names.clone()
-        } else {
-            Vec::new()
+    pub(super) fn names(&self) -> &[Reference] {
+        match self {
+            Self::Image(ImageOutput { names, .. }) | Self::Archive { names, .. } => names,
+            Self::Local { .. } | Self::Tar { .. } => &[],
         }
     }
 
-    /// Whether the image goes to a registry.
-    pub(super) fn is_push(&self) -> bool {
-        matches!(self, Self::Image { push: true, .. })
+    /// The form of the image, if it is one.
+    pub(super) fn form(&self) -> Option<&Form> {
+        match self {
+            Self::Image(ImageOutput { form, .. }) | Self::Archive { form, .. } => Some(form),
+            Self::Local { .. } | Self::Tar { .. } => None,
+        }
+    }
+
+    /// Sends an image to a registry, too. Tells whether it is one.
+    pub(super) fn make_push(&mut self) -> bool {
+        let Self::Image(image) = self else { return false };
+        image.push = true;
+        true
+    }
+
+    /// Checks what depends on what is built, before anything is.
+    pub(super) fn check(&self, platforms: &[Platform], is_index: bool, context: &str) -> Result<(), String> {
+        match self {
+            // docker's own words.
+            Self::Archive { docker: true, .. } if is_index => {
+                return Err("docker exporter does not currently support exporting manifest lists: build one platform at a time, or use type=oci".to_owned());
+            }
+            Self::Local {
+                destination,
+                delete: true,
+                ..
+            } => check_deletion(destination, context)?,
+            Self::Image(image) => image.check_names()?,
+            _ => {}
+        }
+        self.form().map_or(Ok(()), |form| form.check(platforms, is_index))
     }
 }
 
-/// Writes every output that is no image in the store.
-pub(super) async fn write_all(
-    tools: &Arc<Tools>,
-    built: &Built,
-    names: &[Reference],
-    outputs: &[Output],
-    owner: Owner,
-    cancel: &Cancel,
-) -> Result<(), CliError> {
-    for output in outputs {
-        match output {
-            Output::Image { .. } => {}
-            Output::Archive { destination, docker } => {
-                let writing = archive(tools, built, names, destination.as_deref(), *docker);
-                tokio::select! {
-                    written = writing => written?,
-                    () = cancel.canceled() => return Err(CliError::failed("the build was canceled")),
-                }
-            }
-            Output::Local(_) | Output::Tar(_) => {
-                let chain = solve::unpacked(tools, built, cancel).await.map_err(CliError::failed)?;
-                let rootfs = tools.layers.mount_readonly(&chain).map_err(CliError::failed)?;
-                match output {
-                    Output::Local(path) => form::local(rootfs.path(), built.epoch, path, inside(owner)),
-                    Output::Tar(path) => form::tar(rootfs.path(), built.epoch, open(path.as_deref())?),
-                    _ => Ok(()),
-                }
-                .map_err(CliError::failed)?;
-            }
+impl ImageOutput {
+    fn check_names(&self) -> Result<(), String> {
+        let tagged = self.names.iter().find(|name| name.tag().is_some());
+        match tagged.filter(|_| self.push && self.by_digest) {
+            Some(name) => Err(format!(
+                "can't push tagged ref {name} by digest: name the repository only"
+            )),
+            None => Ok(()),
         }
+    }
+}
+
+/// Takes the names of an image: several are separated by commas.
+fn names(fields: &mut Fields) -> Result<Vec<Reference>, String> {
+    let text = fields.take("name").unwrap_or_default();
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let parse = |name: &str| {
+        name.parse()
+            .map_err(|e| fields.wrong(format!("invalid name `{name}`: {e}")))
+    };
+    names.map(parse).collect()
+}
+
+/// Takes the keys that say how an image is written.
+fn form(fields: &mut Fields, defaults: &Defaults) -> Result<Form, String> {
+    let (compression, level) = (fields.take("compression"), fields.take("compression-level"));
+    // A level belongs to the compression it was given with.
+    let default_level = defaults.level.clone().filter(|_| compression.is_none());
+    let compression = compression.or_else(|| defaults.compression.clone());
+    let level = level.or(default_level);
+    let compression = Compression::parse(compression.as_deref(), level.as_deref()).map_err(|e| fields.wrong(e))?;
+    if fields.take_bool("rewrite-timestamp")? == Some(false) {
+        return Err(fields.wrong(
+            "cannot honour `rewrite-timestamp=false`: times are bounded while layers are made, so that equal inputs give equal images",
+        ));
+    }
+    // The build information that BuildKit once wrote; there is none here.
+    if fields.take_bool("buildinfo")? == Some(true) {
+        return Err(fields.wrong("cannot honour `buildinfo=true`"));
+    }
+    let mut annotations = defaults.annotations.clone();
+    for (name, value) in fields.take_all("annotation") {
+        annotations
+            .0
+            .push(annotation::key(&name, &value).map_err(|e| fields.wrong(e))?);
+    }
+    Ok(Form {
+        compression,
+        force_compression: fields.take_bool("force-compression")?.unwrap_or(false),
+        docker_types: fields.take_bool("oci-mediatypes")? == Some(false),
+        annotations,
+    })
+}
+
+/// What docker loads is a tar.
+fn only_tar(fields: &mut Fields) -> Result<bool, String> {
+    match fields.take_bool("tar")? {
+        Some(false) => Err(fields.wrong("cannot honour `tar=false`: what `docker load` reads is a tar; use type=oci")),
+        _ => Ok(true),
+    }
+}
+
+fn delete_mode(fields: &mut Fields) -> Result<bool, String> {
+    match fields.take("mode").as_deref() {
+        None | Some("copy") => Ok(false),
+        Some("delete") => Ok(true),
+        Some(other) => Err(fields.wrong(format!("there is no `mode={other}`: it is copy or delete"))),
+    }
+}
+
+/// Refuses to empty a directory that holds where the user is, or what is built.
+fn check_deletion(destination: &Path, context: &str) -> Result<(), String> {
+    // One that does not exist yet holds nothing.
+    let Ok(real) = destination.canonicalize() else {
+        return Ok(());
+    };
+    let holds = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&real));
+    if holds(Path::new(".")) || (Path::new(context).is_dir() && holds(Path::new(context))) {
+        return Err(format!(
+            "cannot honour `mode=delete` for `{}`: it holds the working directory or the build context",
+            destination.display()
+        ));
     }
     Ok(())
-}
-
-/// The owner as this process's user namespace names it: root when it was mapped to root.
-fn inside(owner: Owner) -> Owner {
-    let text = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let whole = text.split_whitespace().collect::<Vec<_>>() == ["0", "0", "4294967295"];
-    if whole { owner } else { Owner { uid: 0, gid: 0 } }
-}
-
-/// Writes the image as an archive; base layers that are not here are fetched.
-async fn archive(
-    tools: &Arc<Tools>,
-    built: &Built,
-    names: &[Reference],
-    destination: Option<&Path>,
-    docker: bool,
-) -> Result<(), CliError> {
-    let kind = if docker { ArchiveKind::Docker } else { ArchiveKind::Oci };
-    let writer = match destination {
-        Some(path) => ArchiveWriter::create(path, kind),
-        None => ArchiveWriter::to(Box::new(io::stdout()), kind),
-    };
-    let writer = writer.map_err(CliError::registry)?;
-    let source = StoreImage::described(&tools.store, &built.image.descriptor).fetching(&tools.client);
-    let target = writer.image_named(names);
-    Box::pin(copy(&source, &target, &Selection::All, &NoProgress))
-        .await
-        .map_err(CliError::registry)?;
-    writer.finish().await.map_err(CliError::registry)
-}
-
-fn open(destination: Option<&Path>) -> Result<Box<dyn Write + Send>, CliError> {
-    match destination {
-        None => Ok(Box::new(io::stdout())),
-        Some(path) => {
-            let file = File::create(path)
-                .map_err(FileError::at("create", path))
-                .map_err(CliError::failed)?;
-            Ok(Box::new(file))
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Output, String> {
+        Output::parse(text, &Defaults::default())
+    }
+
+    fn form_of(text: &str) -> Form {
+        parse(text).unwrap().form().unwrap().clone()
+    }
+
     #[test]
     fn reads_docker_s_forms() {
+        let local = |delete| Output::Local {
+            destination: "d".into(),
+            split: None,
+            delete,
+        };
+        let archive = |destination: Option<&str>, docker, tar| Output::Archive {
+            destination: destination.map(PathBuf::from),
+            docker,
+            tar,
+            names: Vec::new(),
+            form: Form::default(),
+        };
         for (text, want) in [
-            ("out", Output::Local("out".into())),
-            ("-", Output::Tar(None)),
-            ("type=local,dest=d", Output::Local("d".into())),
-            ("type=tar,dest=x.tar", Output::Tar(Some("x.tar".into()))),
+            ("d", local(false)),
             (
-                "type=oci,dest=x.tar",
-                Output::Archive {
-                    destination: Some("x.tar".into()),
-                    docker: false,
-                },
-            ),
-            (
-                "type=docker,dest=-",
-                Output::Archive {
+                "-",
+                Output::Tar {
                     destination: None,
-                    docker: true,
+                    split: None,
                 },
             ),
+            ("type=local,dest=d", local(false)),
+            ("type=local,dest=d,mode=delete", local(true)),
             (
-                "type=docker",
-                Output::Image {
-                    names: vec![],
-                    push: false,
+                "type=tar,dest=x.tar,platform-split=false",
+                Output::Tar {
+                    destination: Some("x.tar".into()),
+                    split: Some(false),
                 },
             ),
-            (
-                "type=registry",
-                Output::Image {
-                    names: vec![],
-                    push: true,
-                },
-            ),
-            (
-                "type=image,name=a:1,push=true",
-                Output::Image {
-                    names: vec!["a:1".parse().unwrap()],
-                    push: true,
-                },
-            ),
+            ("type=oci,dest=x.tar", archive(Some("x.tar"), false, true)),
+            ("type=oci,dest=x,tar=false", archive(Some("x"), false, false)),
+            ("type=docker,dest=-", archive(None, true, true)),
+            ("type=docker", Output::plain(Form::default(), false)),
+            ("type=registry", Output::plain(Form::default(), true)),
+            ("TYPE=image,push=true", Output::plain(Form::default(), true)),
         ] {
-            assert_eq!(Output::parse(text), Ok(want), "{text}");
+            assert_eq!(parse(text), Ok(want), "{text}");
         }
-        for bad in [
-            "type=local",
-            "type=what",
-            "type=image,compression=zstd",
-            "type=tar,x",
-            "dest=a",
+    }
+
+    #[test]
+    fn reads_the_keys_of_images() {
+        let Ok(Output::Image(image)) =
+            parse("type=image,\"name=a:1, b:2\",push=true,name-canonical=true,store=false,unpack=1")
+        else {
+            panic!("no image");
+        };
+        let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+        assert_eq!(names, ["a:1", "b:2"]);
+        assert!(image.push && image.canonical && !image.store && image.unpack && !image.by_digest);
+        let form = form_of(
+            "type=oci,dest=x,compression=zstd,compression-level=9,force-compression=true,annotation.a.b=c,annotation-index.d=e",
+        );
+        assert_eq!(form.compression, Compression::Zstd(9));
+        assert!(form.force_compression && !form.docker_types);
+        assert_eq!(form.annotations.0.len(), 2);
+        assert!(form_of("type=image,oci-mediatypes=false,rewrite-timestamp=true,buildinfo=false").docker_types);
+    }
+
+    #[test]
+    fn the_command_line_s_compression_is_the_default() {
+        let defaults = Defaults::new(Some(&"zstd".to_owned()), Some(&"7".to_owned()), &["a=b".to_owned()]).unwrap();
+        let of = |text| Output::parse(text, &defaults).unwrap().form().unwrap().clone();
+        assert_eq!(of("type=image").compression, Compression::Zstd(7));
+        assert_eq!(of("type=image,compression=gzip").compression, Compression::default());
+        assert_eq!(of("type=image,compression-level=2").compression, Compression::Zstd(2));
+        assert_eq!(of("type=image").annotations.0.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_named() {
+        for (text, want) in [
+            ("type=local", "dest"),
+            ("type=what", "`what`"),
+            ("dest=a", "no type"),
+            ("type=tar,x", "no value"),
+            ("type=tar,compression=zstd", "type=tar has no such key"),
+            ("type=image,compresson=zstd", "did you mean `compression`?"),
+            ("type=image,compression=estargz", "estargz"),
+            ("type=image,dest=x", "dest"),
+            ("type=image,compatibility-version=20", "compatibility-version"),
+            ("type=image,rewrite-timestamp=false", "rewrite-timestamp=false"),
+            ("type=docker,tar=false", "tar=false"),
+            ("type=docker,dest=x,tar=false", "tar=false"),
+            ("type=oci,tar=false", "dest=DIRECTORY"),
+            ("type=local,dest=d,mode=move", "mode=move"),
+            ("type=image,name=UPPER", "invalid name"),
         ] {
-            assert!(Output::parse(bad).is_err(), "{bad}");
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(want), "{text}: {error}");
         }
+        let amd64 = ["linux/amd64".parse().unwrap()];
+        let check = |text: &str, is_index| parse(text).unwrap().check(&amd64, is_index, "/nowhere").unwrap_err();
+        assert!(check("type=docker,dest=x", true).contains("manifest lists"));
+        assert!(check("type=registry,name=a:1,push-by-digest=true", false).contains("by digest"));
+        assert!(check("type=local,dest=/,mode=delete", false).contains("mode=delete"));
+        assert!(check("type=image,annotation-index.a=b", false).contains("no index"));
     }
 }
