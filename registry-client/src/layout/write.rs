@@ -67,14 +67,14 @@ impl std::fmt::Debug for ArchiveWriter {
 
 impl ArchiveWriter {
     /// Begins an archive as a file, which appears under its name when it is complete. A device or a pipe of that name is
-    /// written to as it is.
+    /// written to as it is, and so is what a link of that name leads to: `/dev/stdout` is one, and stays it.
     ///
     /// # Errors
     /// `Io` when no file can be made beside it.
     pub fn create(path: &Path, kind: ArchiveKind) -> Result<Self> {
-        if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) && path.exists() {
             let failed = |error| RegistryError::io("write", path, error);
-            let out = File::options().write(true).open(path).map_err(failed)?;
+            let out = File::options().write(true).truncate(true).open(path).map_err(failed)?;
             return Self::start(Box::new(out), None, path, kind).map_err(failed);
         }
         let directory = match path.parent() {
@@ -375,6 +375,16 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         write(&link, ArchiveKind::Oci, &store, &[("x", &image)]).await.unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // As `/dev/stdout` is when it was redirected to a file.
+        let (file, link) = (dir.path().join("file"), dir.path().join("stdout"));
+        fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, ArchiveKind::Oci, &store, &[("x", &image)]).await.unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(
+            ImageArchive::open(&file, ArchiveKind::Oci).await.unwrap().names(),
+            ["x"]
+        );
         write(dir.path(), ArchiveKind::Oci, &store, &[("x", &image)])
             .await
             .unwrap_err();
