@@ -84,6 +84,10 @@ enum Found {
 
 fn find(directory: &Path, head: &[u8]) -> Found {
     let mut found = Found::None;
+    let enabled = std::fs::read_to_string(directory.join("status"));
+    if enabled.is_ok_and(|status| status.trim() == "disabled") {
+        return found;
+    }
     // As if the directory were empty when it cannot be read: then no interpreter is known.
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {

@@ -3,7 +3,7 @@
 use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
-use super::graph::{Graph, Origin};
+use super::graph::{Graph, Origin, stage_platform};
 use super::shared::{Built, BuiltPlatform, Request, Results, Shared, StageResult, placed, wait};
 use super::step::StageRun;
 use super::steps::Steps;
@@ -243,11 +243,14 @@ async fn stage(
     let mut inherited = None;
     let base = match origin {
         // The files of a directory are copied below, as the first layer.
-        Origin::Scratch | Origin::Directory(_) => Base {
-            layers: Vec::new(),
-            state: ImageState::scratch(shared.platform.clone()),
-            platform: shared.platform.clone(),
-        },
+        Origin::Scratch | Origin::Directory(_) => {
+            let platform = stage_platform(file, index, globals)?.unwrap_or_else(|| shared.platform.clone());
+            Base {
+                layers: Vec::new(),
+                state: ImageState::scratch(platform.clone()),
+                platform,
+            }
+        }
         Origin::Stored(descriptor) => shared.bases.stored(&shared.tools.store, descriptor, &shared.platform)?,
         Origin::Stage(other) => {
             let parent = wait(shared, results, *other).await?;

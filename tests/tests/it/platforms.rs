@@ -194,6 +194,27 @@ fn a_command_for_a_foreign_processor_needs_an_interpreter() {
 }
 
 #[test]
+fn a_stage_of_the_machine_s_platform_is_done_once() {
+    let site = Site::new();
+    site.file("a", "a").dockerfile(
+        "FROM --platform=$BUILDPLATFORM scratch AS tools\nCOPY a /tools/\nFROM scratch\nARG TARGETARCH\nCOPY --from=tools /tools/a /$TARGETARCH\n",
+    );
+    let outcome = site
+        .build(&["--platform", "linux/amd64,linux/arm64,linux/arm/v7", "--no-cache"])
+        .good();
+    let copies = |text: &str| outcome.ran().iter().filter(|step| step.as_str() == text).count();
+    assert_eq!(copies("COPY a /tools/"), 1, "{}", outcome.log);
+    assert_eq!(copies("COPY --from=tools /tools/a /$TARGETARCH"), 3);
+    assert!(
+        ["tools 2/2", "->arm64 tools 2/2", "->arm/v7 tools 2/2"]
+            .iter()
+            .all(|part| outcome.log.contains(part)),
+        "{}",
+        outcome.log
+    );
+}
+
+#[test]
 fn an_index_of_one_and_what_docker_cannot_load() {
     let site = site();
     let one = ["--platform", "linux/amd64", "--build-arg", "BUILDKIT_MULTI_PLATFORM=1"];

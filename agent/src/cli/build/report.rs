@@ -52,9 +52,9 @@ fn metadata(destinations: &Destinations, image: &Image) -> Result<Map<String, Va
     Ok(document)
 }
 
-/// Writes a file whole or not at all. What is no file, such as `/dev/stdout`, is written to as it is.
+/// Writes a file whole or not at all. A link such as `/dev/stdout`, and what is no file, is written to as it is: never replaced.
 fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
         return std::fs::write(path, text);
     }
     let mut temporary = path.as_os_str().to_owned();
@@ -67,4 +67,26 @@ fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
         drop(std::fs::remove_file(&temporary));
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_written_through_and_a_file_replaced() {
+        let dir = std::env::temp_dir().join(format!("roadstead-report-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (file, link) = (dir.join("file"), dir.join("link"));
+        std::fs::write(&file, "old and long").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        replace(&file, b"newer").unwrap();
+        assert_eq!(std::fs::read(&link).unwrap(), b"newer");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+        replace(&dir.join("none/x"), b"x").unwrap_err();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
