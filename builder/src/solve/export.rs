@@ -36,7 +36,7 @@ async fn write(tools: &Arc<Tools>, built: &Built, form: &Form, cancel: &Cancel) 
     let (mut images, mut notes) = (Vec::new(), Vec::new());
     for one in &built.platforms {
         let layers = layers(tools, one, form, cancel).await?;
-        let image = assemble::manifest(&tools.store, &one.state, &one.platform, &layers, &built.created, form)?;
+        let image = assemble::manifest(&tools.store, &one.state, &one.platform, &layers, &one.created, form)?;
         notes.push(format!("exporting manifest {}", image.descriptor.digest));
         if let Some(config) = &image.config_digest {
             notes.push(format!("exporting config {config}"));

@@ -73,8 +73,6 @@ pub struct Built {
     pub is_index: bool,
     /// `SOURCE_DATE_EPOCH`, if it was given.
     pub epoch: Option<i64>,
-    /// When it was made, as documents write it: the epoch, given or not.
-    pub created: String,
 }
 
 /// What a build gave for one platform.
@@ -82,6 +80,8 @@ pub struct Built {
 pub struct BuiltPlatform {
     /// The platform as it was asked for.
     pub platform: Platform,
+    /// When it was made, as documents write it: the epoch, given or not.
+    pub(crate) created: String,
     pub(crate) state: ImageState,
     /// Its layers, base first, all with blobs.
     pub(crate) layers: Vec<StepLayer>,
