@@ -27,6 +27,7 @@ pub async fn export(tools: &Arc<Tools>, built: &Built, form: &Form, cancel: &Can
             }
             vertex.done();
         }
+        Err(error) if error.is_canceled() => {}
         Err(error) => vertex.failed(error.to_string()),
     }
     exported.map(|(image, _)| image)
