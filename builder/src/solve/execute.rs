@@ -89,7 +89,8 @@ async fn stage(
             let platform = stage_platform(file, index, globals)?.unwrap_or_else(|| shared.platform.clone());
             Base {
                 layers: Vec::new(),
-                state: ImageState::scratch(platform.clone()),
+                // As with BuildKit, the config of an image from nothing has the platform that is built for.
+                state: ImageState::scratch(shared.platform.clone()),
                 platform,
             }
         }

@@ -130,7 +130,7 @@ impl<'a> StageRun<'a> {
         let mut key = KeyBuilder::new(kind);
         key.add("parent", format!("{:?}", self.chain().last()));
         key.add("epoch", self.shared.epoch.to_string());
-        key.add("platform", self.state.platform.to_string());
+        key.add("platform", self.platform.to_string());
         key
     }
 
