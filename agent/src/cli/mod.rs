@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build an image from a Dockerfile.
-    Build(build::Args),
+    Build(Box<build::Args>),
     /// Move images between registries, the local store, layouts and archives.
     ///
     /// A PLACE is NAME[:TAG][@DIGEST] (a registry), store:NAME (the local store), oci:DIR[:NAME], oci-archive:FILE[:NAME] or
@@ -66,7 +66,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Build(args) => build::main(args),
+        Command::Build(args) => build::main(*args),
         Command::Image(args) => image::main(args),
         Command::Bundle(args) => bundle::main(args),
         Command::Store(args) => store::main(&args),

@@ -4,7 +4,7 @@ use roadstead_registry_client::Digest;
 use sha2::{Digest as _, Sha256};
 
 /// Changes when the meaning of a key or of a layer's bytes changes; old records are then never found.
-const VERSION: &str = "roadstead-step/1";
+const VERSION: &str = "roadstead-step/2";
 
 /// Builds one key out of named inputs. Order matters; every name and value is framed by its length.
 #[derive(Debug, Clone)]
@@ -16,7 +16,6 @@ impl KeyBuilder {
     pub fn new(kind: &str) -> Self {
         let mut key = Self(Sha256::new());
         key.add("version", VERSION);
-        key.add("compressor", crate::layer::compress::COMPRESSOR);
         key.add("kind", kind);
         key
     }

@@ -98,6 +98,7 @@ mod tests {
             layer: Some(StepLayer {
                 diff_id: Digest::of(b"diff"),
                 descriptor: Some(descriptor),
+                compressor: None,
             }),
         };
         assert_eq!(cache.find(&key), None);

@@ -245,7 +245,8 @@ pub(crate) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Stri
 }
 
 /// Counts the edits between two short words (Levenshtein).
-pub(super) fn distance(a: &str, b: &str) -> usize {
+#[must_use]
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(32).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -1,5 +1,6 @@
-//! Image configs and manifests: what the instructions say, assembled into documents with stable bytes.
+//! Image configs, manifests and indexes: what the instructions say, assembled into documents with stable bytes.
 
 pub mod assemble;
 pub mod config;
+pub mod form;
 pub mod output;

@@ -1,9 +1,11 @@
 //! Layers: file trees to tar, compressed and digested in one pass, and back.
 
 pub mod compress;
+pub mod compression;
 pub mod extract;
 pub mod limits;
 pub mod read;
+pub mod recompress;
 pub mod sparse;
 pub mod tar;
 pub mod write;

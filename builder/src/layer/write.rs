@@ -1,8 +1,9 @@
-//! One pass from entries to a stored layer: tar, diff_id, gzip and digest over bounded buffers.
+//! One pass from entries to a stored layer: tar, diff_id, compression and digest over bounded buffers.
 
-use super::compress::Gzip;
+use super::compress::Compressor;
+use super::compression::Compression;
 use super::tar::TarWriter;
-use roadstead_registry_client::{BlobWriter, Descriptor, Digest, DigestWriter, Store, media_type};
+use roadstead_registry_client::{BlobWriter, Descriptor, Digest, DigestWriter, Store};
 use std::io::{self, BufWriter, Write};
 
 /// Names a layer by both of its digests.
@@ -21,6 +22,9 @@ pub struct StepLayer {
     pub diff_id: Digest,
     /// The blob, if there is one.
     pub descriptor: Option<Descriptor>,
+    /// What compressed the blob, for one that was made here.
+    #[serde(default)]
+    pub compressor: Option<String>,
 }
 
 impl From<Layer> for StepLayer {
@@ -28,6 +32,7 @@ impl From<Layer> for StepLayer {
         Self {
             diff_id: layer.diff_id,
             descriptor: Some(layer.descriptor),
+            compressor: None,
         }
     }
 }
@@ -47,13 +52,14 @@ impl StepLayer {
 #[derive(Debug)]
 pub struct LayerWriter {
     tar: TarWriter<BufWriter<Output>>,
+    compression: Compression,
 }
 
 /// Where a layer's tar goes.
 #[derive(Debug)]
 pub enum Output {
     /// Compressed into the store.
-    Blob(Box<DigestWriter<Gzip<BlobWriter>>>),
+    Blob(Box<DigestWriter<Compressor<BlobWriter>>>),
     /// Nowhere: only its diff_id is wanted.
     DiffId(DigestWriter<io::Sink>),
 }
@@ -76,23 +82,25 @@ impl LayerWriter {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn new(store: &Store) -> io::Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    pub fn new(store: &Store, compression: Compression) -> io::Result<Self> {
         let blob = store.writer().map_err(io::Error::other)?;
-        Ok(Self::to(Output::Blob(Box::new(DigestWriter::new(Gzip::new(
-            blob, threads,
-        )?)))))
+        let compressor = Compressor::new(blob, compression, threads())?;
+        Ok(Self::to(
+            Output::Blob(Box::new(DigestWriter::new(compressor))),
+            compression,
+        ))
     }
 
     /// Begins a layer of which only the diff_id is wanted.
     #[must_use]
     pub fn diff_id_only() -> Self {
-        Self::to(Output::DiffId(DigestWriter::new(io::sink())))
+        Self::to(Output::DiffId(DigestWriter::new(io::sink())), Compression::Uncompressed)
     }
 
-    fn to(output: Output) -> Self {
+    fn to(output: Output, compression: Compression) -> Self {
         Self {
             tar: TarWriter::new(BufWriter::with_capacity(128 << 10, output)),
+            compression,
         }
     }
 
@@ -111,13 +119,25 @@ impl LayerWriter {
             Output::DiffId(digest) => Ok(StepLayer {
                 diff_id: digest.finish().1,
                 descriptor: None,
+                compressor: None,
             }),
-            Output::Blob(diff) => {
-                let (gzip, diff_id, _) = diff.finish();
-                let (digest, size) = gzip.finish()?.commit().map_err(io::Error::other)?;
-                let descriptor = Some(Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size));
-                Ok(StepLayer { diff_id, descriptor })
-            }
+            Output::Blob(diff) => commit(*diff, self.compression),
         }
     }
+}
+
+/// Threads that compress one layer.
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).min(8)
+}
+
+/// Ends a blob, and describes it.
+pub(super) fn commit(diff: DigestWriter<Compressor<BlobWriter>>, compression: Compression) -> io::Result<StepLayer> {
+    let (compressor, diff_id, _) = diff.finish();
+    let (digest, size) = compressor.finish()?.commit().map_err(io::Error::other)?;
+    Ok(StepLayer {
+        diff_id,
+        descriptor: Some(Descriptor::new(compression.media_type(), digest, size)),
+        compressor: Some(compression.to_string()),
+    })
 }

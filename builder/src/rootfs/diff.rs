@@ -35,13 +35,17 @@ pub enum DiffError {
 }
 
 /// Deepest nesting of directories written: no honest image comes near, and a command can nest without end.
-const MAX_DEPTH: usize = 1024;
+pub(crate) const MAX_DEPTH: usize = 1024;
 
 /// Says how a tree is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options<'a> {
-    /// Times later than this are set to it, in the archive and on disk, so that later steps see what the image will hold.
+    /// Times later than this are written as it.
     pub epoch: Option<i64>,
+    /// Whether the times on disk stay as they are. A layer's are set as in the archive, so that later steps see what the image will hold.
+    pub read_only: bool,
+    /// Directory of the archive that everything is written into.
+    pub below: PathBuf,
     /// Paths that are the sandbox's own and never belong to a layer.
     pub leave_out: &'a [PathBuf],
     /// Whether overlay whiteouts are turned into the image format's.
@@ -147,7 +151,7 @@ impl<W: Write> Writer<'_, W> {
             .epoch
             .map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
         // The archive holds whole seconds: later steps must not see more, or what they write depends on who unpacked the layer.
-        if mtime != stat.st_mtime || stat.st_mtime_nsec != 0 {
+        if !self.options.read_only && (mtime != stat.st_mtime || stat.st_mtime_nsec != 0) {
             dir.set_mtime(name, mtime, 0)?;
         }
         let target = if file_type == FileType::Symlink {
@@ -166,8 +170,10 @@ impl<W: Write> Writer<'_, W> {
             None
         };
         let xattrs = if first.is_some() { Vec::new() } else { dir.xattrs(name)? };
+        let path = self.options.below.join(path);
+        let first = first.map(|first| self.options.below.join(first));
         let header = EntryHeader {
-            path,
+            path: &path,
             file_type,
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,

@@ -12,6 +12,7 @@
 mod child;
 mod guard;
 mod identity;
+pub mod interpreter;
 mod limits;
 mod mounts;
 pub mod plan;
@@ -51,6 +52,16 @@ pub enum SandboxError {
     /// Neither root with CAP_SYS_ADMIN nor user namespaces are to be had.
     #[error("cannot make a sandbox here: {0}")]
     Unavailable(String),
+    /// A command for a processor that this machine does not run.
+    #[error("cannot run a command for {platform} on this machine, which is {host}: {reason}")]
+    Foreign {
+        /// What the command is for.
+        platform: String,
+        /// What this machine is.
+        host: String,
+        /// Why that does not go together.
+        reason: String,
+    },
     /// The sandbox's process could not set itself up.
     #[error("cannot set up the sandbox: {0}")]
     Setup(String),

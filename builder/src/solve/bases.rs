@@ -22,6 +22,8 @@ pub(super) const MAX_DOCUMENT: u64 = 16 << 20;
 pub(super) struct Base {
     pub(super) layers: Vec<StepLayer>,
     pub(super) state: ImageState,
+    /// The platform it was asked for.
+    pub(super) platform: Platform,
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Base>>>;
@@ -88,6 +90,11 @@ impl Bases {
         base.ok_or_else(|| BuildError::Other(format!("the image {} is not made for {platform}", descriptor.digest)))
     }
 
+    /// Brings the blobs of `layers` into the store.
+    pub(super) async fn fetch(&self, tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
+        self.unless_canceled(fetch(tools, layers)).await
+    }
+
     /// Sees to it that every layer of the stack lies unpacked.
     pub(super) async fn unpack(&self, tools: &Arc<Tools>, layers: &[StepLayer]) -> Result<Vec<ChainId>> {
         let chain = ChainId::stack(layers.iter().map(|l| &l.diff_id));
@@ -108,7 +115,7 @@ impl Bases {
             let gone = || BuildError::Other(format!("the unpacked layer {} is gone: build again", layer.diff_id));
             wanted.push(layer.packed().ok_or_else(gone)?);
         }
-        self.unless_canceled(fetch(tools, &wanted)).await?;
+        self.fetch(tools, &wanted).await?;
         for at in first..layers.len() {
             if tools.layers.has(&chain[at]) {
                 continue;
@@ -176,7 +183,7 @@ async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull
             .store
             .add_source(&layer.digest, &resolved.reference.without_tag())?;
     }
-    base(&resolved.manifest, &resolved.config, &reference.to_string())
+    base(&resolved.manifest, &resolved.config, platform, &reference.to_string())
 }
 
 fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
@@ -196,7 +203,7 @@ fn read_stored(store: &Store, descriptor: Descriptor, platform: &Platform, name:
     if !platform.matches(&config.platform()) {
         return Ok(None);
     }
-    base(&manifest, &config, name).map(Some)
+    base(&manifest, &config, platform, name).map(Some)
 }
 
 pub(super) fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Platform) -> Result<Option<Descriptor>> {
@@ -210,7 +217,7 @@ pub(super) fn pick_platform(store: &Store, descriptor: Descriptor, platform: &Pl
         .find(|m| m.platform.as_ref().is_some_and(|p| platform.matches(p)) && store.has(&m.digest)))
 }
 
-fn base(manifest: &Manifest, config: &ImageConfig, reference: &str) -> Result<Base> {
+fn base(manifest: &Manifest, config: &ImageConfig, platform: &Platform, reference: &str) -> Result<Base> {
     let diff_ids = config.diff_ids()?;
     if diff_ids.len() != manifest.layers.len() {
         let (layers, ids) = (manifest.layers.len(), diff_ids.len());
@@ -235,10 +242,12 @@ fn base(manifest: &Manifest, config: &ImageConfig, reference: &str) -> Result<Ba
         .map(|(d, diff_id)| StepLayer {
             diff_id,
             descriptor: Some(d.clone()),
+            compressor: None,
         })
         .collect();
     Ok(Base {
         layers,
         state: ImageState::from_base(config),
+        platform: platform.clone(),
     })
 }

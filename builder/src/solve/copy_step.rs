@@ -5,8 +5,9 @@ use super::copy_plan::{Plan, Source};
 use super::error::{BuildError, Result};
 use super::fetch::{Fetched, Identified};
 use super::graph::{Origin, copy_origin};
+use super::packing::keep;
 use super::shared::{Shared, wait};
-use super::step::{StageRun, end, keep};
+use super::step::{StageRun, end};
 use crate::beneath::{Dir, Owner};
 use crate::cache::local::Record;
 use crate::context::Context;
@@ -149,17 +150,12 @@ impl StageRun<'_> {
             .copy_by_content(&Plan::whole(), &From::Directory(context.clone()), &[])
             .await?;
         end(&vertex, &Ok(()));
-        if let Some(layer) = record.layer {
-            if self.in_image {
-                self.shared.announce(&layer);
-            }
-            self.layers.push(layer);
-        }
+        self.put(record);
         Ok(())
     }
 
     /// Looks the copy up by what it would copy, and does it when it is not known. Tells whether it was.
-    async fn copy_by_content(&self, plan: &Plan, from: &From, remotes: &[Identified]) -> Result<(Record, bool)> {
+    async fn copy_by_content(&mut self, plan: &Plan, from: &From, remotes: &[Identified]) -> Result<(Record, bool)> {
         let from = match from {
             From::Layers(layers) => Below::Chain(self.shared.bases.unpack(&self.shared.tools, layers).await?),
             From::Directory(context) => Below::Directory(context.clone()),

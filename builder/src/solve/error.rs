@@ -91,6 +91,10 @@ impl BuildError {
             Self::Overlay(OverlayError::Extract { source, .. }) | Self::Copy(CopyError::Extract { source, .. }) => {
                 source.hint()
             }
+            Self::Sandbox(SandboxError::Foreign { platform, .. }) => Some(format!(
+                "register an interpreter with the kernel (Debian: `apt-get install qemu-user-static binfmt-support`), build on a machine that is \
+                 {platform}, or run the command in a stage of `FROM --platform=$BUILDPLATFORM`"
+            )),
             _ => None,
         }
     }

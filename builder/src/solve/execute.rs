@@ -1,82 +1,17 @@
-//! Runs the needed stages side by side and assembles the target's image.
+//! Runs the stages that a target needs side by side.
 
-use super::bases::{Base, Bases};
-use super::cancel::Cancel;
+use super::bases::Base;
 use super::error::{BuildError, Result};
-use super::graph::{Graph, Origin};
-use super::run_options::hostname;
-use super::shared::{Built, Request, Results, Shared, StageResult, placed, wait};
+use super::graph::{Graph, Origin, stage_platform};
+use super::shared::{Results, Shared, StageResult, placed, wait};
 use super::step::StageRun;
-use super::tools::Tools;
-use super::variables::{Globals, Scope, unused_args};
+use super::variables::{Globals, Scope};
 use crate::dockerfile::{Instruction, parse_trigger};
-use crate::image::assemble::assemble;
 use crate::image::config::ImageState;
-use crate::layer::write::{Layer, StepLayer};
-use crate::rootfs::diff::DEFAULT_EPOCH;
-use crate::rootfs::overlay::ChainId;
-use roadstead_registry_client::Platform;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Builds the target of `request`.
-///
-/// # Errors
-/// The first failing step; all others are then stopped, and nothing is named in the store.
-pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Result<Built> {
-    let platform = request.platform.clone().unwrap_or_else(Platform::host);
-    let globals = Globals::new(
-        &request.dockerfile,
-        request.target.as_deref(),
-        &request.build_args,
-        &platform,
-    )?;
-    let mut graph = Graph::new(&request.dockerfile, request.target.as_deref(), &globals, &request.named)?;
-    for name in unused_args(&request.dockerfile, &request.build_args) {
-        tools
-            .progress
-            .warn(format!("build argument `{name}` was not consumed: no ARG declares it"));
-    }
-    let epoch = globals.epoch()?.unwrap_or(DEFAULT_EPOCH);
-    let created = jiff::Timestamp::from_second(epoch)
-        .map_err(|e| BuildError::Other(format!("SOURCE_DATE_EPOCH: {e}")))?
-        .to_string();
-    let hostname = hostname(request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME")).map_err(BuildError::Other)?;
-    let uncached = uncached(&request)?;
-    let slots = tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from).max(2));
-    let (bases, cancel) = (Bases::new(cancel), cancel.clone());
-    let shared = Arc::new(Shared {
-        tools,
-        request,
-        bases,
-        cancel,
-        epoch,
-        created,
-        platform,
-        hostname,
-        uncached,
-        slots,
-    });
-    let target = run_stages(&shared, &mut graph, &globals).await?;
-    finish(&shared, target).await
-}
-
-/// Finds the stages of `--no-cache-filter`. One that is not there is an error: the wrong stage would come from the cache.
-fn uncached(request: &Request) -> Result<BTreeSet<usize>> {
-    let file = &request.dockerfile;
-    let find = |name: &String| {
-        let stage = file.stage_index(name, file.stages.len());
-        stage.ok_or_else(|| {
-            BuildError::Other(format!(
-                "`--no-cache-filter` names `{name}`, which is no stage of the Dockerfile"
-            ))
-        })
-    };
-    request.no_cache_filter.iter().map(find).collect()
-}
-
 /// Runs what the target needs, and what a trigger of a base image turns out to need.
-async fn run_stages(shared: &Arc<Shared>, graph: &mut Graph, globals: &Globals) -> Result<StageResult> {
+pub(super) async fn run_stages(shared: &Arc<Shared>, graph: &mut Graph, globals: &Globals) -> Result<StageResult> {
     let request = &shared.request;
     let (results, mut senders, mut asked) = Results::new(request.dockerfile.stages.len());
     let results = Arc::new(results);
@@ -150,10 +85,15 @@ async fn stage(
     let mut inherited = None;
     let base = match origin {
         // The files of a directory are copied below, as the first layer.
-        Origin::Scratch | Origin::Directory(_) => Base {
-            layers: Vec::new(),
-            state: ImageState::scratch(shared.platform.clone()),
-        },
+        Origin::Scratch | Origin::Directory(_) => {
+            let platform = stage_platform(file, index, globals)?.unwrap_or_else(|| shared.platform.clone());
+            Base {
+                layers: Vec::new(),
+                // As with BuildKit, the config of an image from nothing has the platform that is built for.
+                state: ImageState::scratch(shared.platform.clone()),
+                platform,
+            }
+        }
         Origin::Stored(descriptor) => shared.bases.stored(&shared.tools.store, descriptor, &shared.platform)?,
         Origin::Stage(other) => {
             let parent = wait(shared, results, *other).await?;
@@ -177,7 +117,8 @@ async fn stage(
             })?
         }
     };
-    if in_image && matches!(origin, Origin::Image { .. } | Origin::Stored(_)) {
+    let is_base = matches!(origin, Origin::Image { .. } | Origin::Stored(_));
+    if in_image && is_base && !shared.request.force_compression {
         base.layers.iter().for_each(|layer| shared.announce(layer));
     }
     let mut base = base;
@@ -216,33 +157,4 @@ fn triggers(shared: &Shared, index: usize, results: &Results, texts: Vec<String>
         triggers.push(trigger);
     }
     Ok(triggers)
-}
-
-async fn finish(shared: &Arc<Shared>, target: StageResult) -> Result<Built> {
-    let Base { layers, mut state } = target.base;
-    state.labels.extend(shared.request.labels.clone());
-    let unpacked = || BuildError::Other("a layer of the image was not packed".into());
-    let layers: Vec<Layer> = layers
-        .iter()
-        .map(|layer| layer.packed().ok_or_else(unpacked))
-        .collect::<Result<_>>()?;
-    let vertex = shared.tools.progress.start("exporting to image");
-    let image = assemble(&shared.tools.store, &state, &layers, &shared.created)?;
-    vertex.note(format!("exporting manifest {}", image.descriptor.digest));
-    vertex.note(format!("exporting config {}", image.config_digest));
-    vertex.done();
-    Ok(Built {
-        image,
-        layers,
-        epoch: shared.epoch,
-    })
-}
-
-/// Brings all layers of a built image here and unpacked, for outputs that need files.
-///
-/// # Errors
-/// When a base layer cannot be fetched or unpacked.
-pub async fn unpacked(tools: &Arc<Tools>, built: &Built, cancel: &Cancel) -> Result<Vec<ChainId>> {
-    let layers: Vec<StepLayer> = built.layers.iter().cloned().map(StepLayer::from).collect();
-    Bases::new(cancel).unpack(tools, &layers).await
 }

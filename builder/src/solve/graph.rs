@@ -112,6 +112,19 @@ fn named_stage(file: &Dockerfile, name: &str) -> Result<usize> {
     found.ok_or_else(|| BuildError::NoTarget(name.to_owned(), near(&lower, names())))
 }
 
+/// Gives the platform that FROM names for a stage.
+pub(super) fn stage_platform(file: &Dockerfile, index: usize, globals: &Globals) -> Result<Option<Platform>> {
+    let stage = &file.stages[index];
+    let Some(text) = &stage.platform else { return Ok(None) };
+    let at = |message: String| BuildError::At {
+        place: Box::new(file.error(stage.image_span, message)),
+    };
+    let text = globals.expand(text, file.escape).map_err(|e| at(e.to_string()))?;
+    text.parse()
+        .map(Some)
+        .map_err(|e: roadstead_registry_client::Error| at(e.to_string()))
+}
+
 fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &NamedContexts) -> Result<Origin> {
     let stage = &file.stages[index];
     let at = |message: String| BuildError::At {
@@ -130,16 +143,7 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &Named
     if image == "scratch" {
         return Ok(Origin::Scratch);
     }
-    let platform = match &stage.platform {
-        None => None,
-        Some(text) => {
-            let text = globals.expand(text, file.escape).map_err(|e| at(e.to_string()))?;
-            Some(
-                text.parse()
-                    .map_err(|e: roadstead_registry_client::Error| at(e.to_string()))?,
-            )
-        }
-    };
+    let platform = stage_platform(file, index, globals)?;
     if let Some(origin) = named.get(&image, platform.as_ref().unwrap_or(globals.platform())) {
         return Ok(origin);
     }

@@ -3,8 +3,9 @@
 use super::error::{BuildError, Result};
 use super::history;
 use super::mounts::{Ready, Wanted};
+use super::packing::keep;
 use super::shared::Shared;
-use super::step::{StageRun, end, keep};
+use super::step::{StageRun, end};
 use crate::beneath::{Dir, FileError, clean};
 use crate::cache::local::Record;
 use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
@@ -13,7 +14,7 @@ use crate::progress::{Stream, Vertex};
 use crate::rootfs::overlay::ChainId;
 use crate::rootfs::users::resolve_user;
 use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
-use crate::sandbox::{self, SandboxError};
+use crate::sandbox::{self, SandboxError, interpreter};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,7 @@ impl StageRun<'_> {
             self.accept(record, &created_by);
             return Ok(());
         }
+        interpreter::check(&self.platform)?;
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
         self.unpack_mounts(&task.mounts).await?;
         let vertex = Arc::new(vertex);

@@ -6,11 +6,13 @@ use super::error::{BuildError, Result};
 use super::named::NamedContexts;
 use super::run_options::RunOptions;
 use super::secret::Secret;
+use super::steps::Steps;
 use super::tools::Tools;
 use super::variables::Scope;
 use crate::context::Context;
 use crate::dockerfile::{Dockerfile, Instruction};
-use crate::image::assemble::Image;
+use crate::image::config::ImageState;
+use crate::layer::compression::Compression;
 use crate::layer::write::{Layer, StepLayer};
 use crate::ssh::Agent;
 use roadstead_registry_client::Platform;
@@ -34,8 +36,14 @@ pub struct Request {
     pub build_args: BTreeMap<String, String>,
     /// `--label`, beating the Dockerfile's.
     pub labels: BTreeMap<String, String>,
-    /// `--platform`; this machine's when absent.
-    pub platform: Option<Platform>,
+    /// `--platform`, each once; this machine's when there is none.
+    pub platforms: Vec<Platform>,
+    /// The time of a context that has one, such as that of a commit: what `SOURCE_DATE_EPOCH=context` means.
+    pub context_time: Option<i64>,
+    /// How the layers that are built are compressed.
+    pub compression: Compression,
+    /// Whether the image's base layers will be compressed anew: then they are not worth telling of.
+    pub force_compression: bool,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
     /// `--no-cache-filter`: stages, by name or number, of which every step is run.
@@ -64,23 +72,36 @@ impl std::fmt::Debug for LayerHook {
     }
 }
 
-/// What a build gave.
+/// What a build gave, before it has the form of an image.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// The image in the store.
-    pub image: Image,
-    /// Its layers, base first.
-    pub layers: Vec<Layer>,
-    /// Time of everything in it that has no older one, in seconds since 1970.
-    pub epoch: i64,
+    /// One result a platform, in the order they were asked for.
+    pub platforms: Vec<BuiltPlatform>,
+    /// Whether the image is an index: for several platforms, or since `BUILDKIT_MULTI_PLATFORM` says so.
+    pub is_index: bool,
+    /// `SOURCE_DATE_EPOCH`, if it was given.
+    pub epoch: Option<i64>,
 }
 
-/// What all steps of one build share.
+/// What a build gave for one platform.
+#[derive(Debug, Clone)]
+pub struct BuiltPlatform {
+    /// The platform as it was asked for.
+    pub platform: Platform,
+    /// When it was made, as documents write it: the epoch, given or not.
+    pub(crate) created: String,
+    pub(crate) state: ImageState,
+    /// Its layers, base first, all with blobs.
+    pub(crate) layers: Vec<StepLayer>,
+}
+
+/// What all steps of a build for one platform share. The builds for other platforms share everything but the platform.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) tools: Arc<Tools>,
-    pub(super) request: Request,
-    pub(super) bases: Bases,
+    pub(super) request: Arc<Request>,
+    pub(super) bases: Arc<Bases>,
+    pub(super) steps: Arc<Steps>,
     pub(super) cancel: Cancel,
     pub(super) epoch: i64,
     /// `epoch` as the config writes it.
@@ -90,8 +111,10 @@ pub(super) struct Shared {
     pub(super) hostname: String,
     /// Stages of which every step is run.
     pub(super) uncached: BTreeSet<usize>,
+    /// Whether steps show their platform, since there are several.
+    pub(super) shows_platform: bool,
     /// Commands and copies at work at once.
-    pub(super) slots: tokio::sync::Semaphore,
+    pub(super) slots: Arc<tokio::sync::Semaphore>,
 }
 
 /// What a stage gave, for the stages that stand on it or copy from it.

@@ -3,18 +3,18 @@
 use super::bases::Base;
 use super::error::{BuildError, Result};
 use super::history;
+use super::packing::{self, keep};
 use super::shared::{Results, Shared, StageResult, of_step, placed};
+use super::steps::Held;
 use super::variables::Scope;
-use crate::beneath::Dir;
 use crate::cache::key::KeyBuilder;
 use crate::cache::local::Record;
 use crate::dockerfile::words::WordError;
 use crate::dockerfile::{Instruction, Kind};
-use crate::layer::write::{LayerWriter, StepLayer};
+use crate::layer::write::StepLayer;
 use crate::progress::Vertex;
-use crate::rootfs::diff;
-use crate::rootfs::overlay::{ChainId, Rootfs};
-use roadstead_registry_client::Digest;
+use crate::rootfs::overlay::ChainId;
+use roadstead_registry_client::{Digest, Platform};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub(super) struct StageRun<'a> {
     pub(super) layers: Vec<StepLayer>,
     pub(super) state: crate::image::config::ImageState,
     pub(super) scope: Scope,
+    /// The platform of the stage, as FROM has asked for it.
+    pub(super) platform: Platform,
+    /// Steps that are being done here.
+    holding: Vec<Held>,
     /// What the base has for the stages that stand on it.
     triggers: Vec<Instruction>,
     /// Steps shown so far and in all.
@@ -56,6 +60,8 @@ impl<'a> StageRun<'a> {
             layers: base.layers,
             state: base.state,
             scope,
+            platform: base.platform,
+            holding: Vec::new(),
             triggers,
             shown: 1,
             total,
@@ -83,6 +89,7 @@ impl<'a> StageRun<'a> {
             base: Base {
                 layers: self.layers,
                 state: self.state,
+                platform: self.platform,
             },
             scope: self.scope,
         }
@@ -123,7 +130,7 @@ impl<'a> StageRun<'a> {
         let mut key = KeyBuilder::new(kind);
         key.add("parent", format!("{:?}", self.chain().last()));
         key.add("epoch", self.shared.epoch.to_string());
-        key.add("platform", self.state.platform.to_string());
+        key.add("platform", self.platform.to_string());
         key
     }
 
@@ -136,42 +143,76 @@ impl<'a> StageRun<'a> {
             None if file.stages.len() == 1 => String::new(),
             None => format!("stage-{} ", self.index),
         };
+        let platform = match self.shared.shows_platform {
+            true => shown_platform(&self.platform, &self.shared.platform),
+            false => String::new(),
+        };
         let width = self.total.to_string().len();
-        self.shared
-            .tools
-            .progress
-            .start(format!("[{stage}{:>width$}/{}] {text}", self.shown, self.total))
+        self.shared.tools.progress.start(format!(
+            "[{platform}{stage}{:>width$}/{}] {text}",
+            self.shown, self.total
+        ))
     }
 
-    /// Looks a step's result up, unless `--no-cache` or `--no-cache-filter` says not to. A layer that only lies unpacked is packed when the image will hold it.
-    pub(super) async fn find(&self, key: &Digest) -> Result<Option<Record>> {
-        if self.shared.request.no_cache || self.shared.uncached.contains(&self.index) {
-            return Ok(None);
-        }
-        let Some(record) = self.shared.tools.cache.find(key) else {
-            return Ok(None);
+    /// Looks a step's result up, in this build and unless `--no-cache` or `--no-cache-filter` says not to in those before. When there is none, equal steps wait
+    /// until [`Self::accept`].
+    pub(super) async fn find(&mut self, key: &Digest) -> Result<Option<Record>> {
+        let mut step = self.shared.steps.hold(key).await;
+        let known = match &*step {
+            Some(record) => Some(record.clone()),
+            None if self.shared.request.no_cache || self.shared.uncached.contains(&self.index) => None,
+            None => self.shared.tools.cache.find(key),
         };
-        let unpacked = match &record.layer {
-            Some(layer) if layer.descriptor.is_none() => layer.diff_id.clone(),
-            _ => return Ok(Some(record)),
+        let found = match known {
+            Some(record) => self.as_wanted(key, record).await?,
+            None => None,
         };
-        let (chain, key, in_image) = (self.chain(), key.clone(), self.in_image);
-        if !self.shared.tools.layers.has(&ChainId::of(chain.last(), &unpacked)) {
-            return Ok(None);
+        match &found {
+            Some(record) => *step = Some(record.clone()),
+            None => self.holding.push(step),
         }
-        if !in_image {
+        Ok(found)
+    }
+
+    /// Gives a record whose layer has the blob that the image wants, if it is for the image. A layer that is gone counts as not found.
+    async fn as_wanted(&self, key: &Digest, record: Record) -> Result<Option<Record>> {
+        let Some(layer) = record.layer.clone() else {
             return Ok(Some(record));
+        };
+        let (chain, compression) = (self.chain(), self.shared.request.compression);
+        let lies_unpacked = self.shared.tools.layers.has(&ChainId::of(chain.last(), &layer.diff_id));
+        if layer.descriptor.is_none() && !lies_unpacked {
+            return Ok(None);
+        }
+        if !self.in_image || packing::is_packed_as(&layer, compression) {
+            return Ok(Some(record));
+        }
+        if layer.descriptor.is_some() {
+            let repacking = self.blocking(move |shared| packing::repack(&shared.tools, &layer, compression));
+            let layer = Some(repacking.await?);
+            return Ok(Some(Record { layer }));
         }
         // Packing reads the layers below, for which directories replaced others.
         self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
-        self.blocking(move |shared| pack(&shared, &key, &chain, &unpacked))
-            .await
+        let packing = self.blocking(move |shared| packing::pack(&shared, &chain, &layer.diff_id));
+        let Some(layer) = packing.await? else { return Ok(None) };
+        let record = Record { layer: Some(layer) };
+        packing::remember(&self.shared.tools, key, &record)?;
+        Ok(Some(record))
     }
 
     /// Takes a step's result over into the stage.
     pub(super) fn accept(&mut self, record: Record, created_by: &str) {
         self.state
             .add_history(&self.shared.created, created_by, record.layer.is_none());
+        self.put(record);
+    }
+
+    /// Adds a step's layer, and lets equal steps go on.
+    pub(super) fn put(&mut self, record: Record) {
+        for mut step in self.holding.drain(..) {
+            *step = Some(record.clone());
+        }
         if let Some(layer) = record.layer {
             if self.in_image {
                 self.shared.announce(&layer);
@@ -182,11 +223,7 @@ impl<'a> StageRun<'a> {
 
     /// Remembers a step's result.
     pub(super) fn remember(&self, key: &Digest, record: &Record) -> Result<()> {
-        self.shared
-            .tools
-            .cache
-            .put(key, record)
-            .map_err(|e| BuildError::Other(format!("cannot write the cache: {e}")))
+        packing::remember(&self.shared.tools, key, record)
     }
 
     async fn workdir(&mut self, path: &str) -> Result<()> {
@@ -374,6 +411,17 @@ impl<'a> StageRun<'a> {
     }
 }
 
+/// Writes a stage's platform as BuildKit does: with an arrow where it is not the one that is built for.
+fn shown_platform(stage: &Platform, target: &Platform) -> String {
+    if stage.matches(target) {
+        return format!("{stage} ");
+    }
+    let target_text = target.to_string();
+    let prefix = format!("{}/", stage.os);
+    let short = target_text.strip_prefix(&prefix).unwrap_or(&target_text);
+    format!("{stage}->{short} ")
+}
+
 fn makes_files(kind: &Kind) -> bool {
     matches!(kind, Kind::Run { .. } | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
 }
@@ -396,74 +444,6 @@ pub(super) fn end<T>(vertex: &Vertex, result: &Result<T>) {
         Err(e) if e.is_canceled() => {}
         Err(e) => vertex.failed(e.to_string()),
     }
-}
-
-/// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
-///
-/// A layer that no image will hold and that lies unpacked gets no blob.
-pub(super) fn keep(
-    shared: &Shared,
-    mut rootfs: Rootfs,
-    parent: &[ChainId],
-    unpacked_on: Option<&[ChainId]>,
-    leave_out: &[PathBuf],
-    in_image: bool,
-) -> Result<Record> {
-    rootfs.unmount();
-    let stays_unpacked = unpacked_on.is_some() && leave_out.is_empty();
-    let writer = if stays_unpacked && !in_image {
-        LayerWriter::diff_id_only()
-    } else {
-        LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?
-    };
-    let changes = rootfs.changes()?;
-    let Some(layer) = write_layer(shared, &changes, unpacked_on.unwrap_or_default(), leave_out, writer)? else {
-        return Ok(Record { layer: None });
-    };
-    drop(changes);
-    if stays_unpacked {
-        let id = ChainId::of(parent.last(), &layer.diff_id);
-        shared.tools.layers.adopt(rootfs, &id)?;
-    }
-    Ok(Record { layer: Some(layer) })
-}
-
-/// Writes what lies in `changes`, made upon `chain`; `None` when that is nothing.
-fn write_layer(
-    shared: &Shared,
-    changes: &Dir,
-    chain: &[ChainId],
-    leave_out: &[PathBuf],
-    mut writer: LayerWriter,
-) -> Result<Option<StepLayer>> {
-    let options = diff::Options {
-        epoch: Some(shared.epoch),
-        leave_out,
-        whiteouts: true,
-        lowers: &shared.tools.layers.lowers(chain)?,
-        limits: shared.tools.layers.limits(),
-    };
-    let count = diff::write(changes, writer.tar(), &options)?;
-    if count == 0 {
-        return Ok(None);
-    }
-    writer.finish().map(Some).map_err(BuildError::Layer)
-}
-
-/// Makes the blob of a layer that lies unpacked. One that no longer is what its record says counts as not found.
-fn pack(shared: &Shared, key: &Digest, chain: &[ChainId], diff_id: &Digest) -> Result<Option<Record>> {
-    let id = ChainId::of(chain.last(), diff_id);
-    let unpacked = shared.tools.layers.lowers(std::slice::from_ref(&id))?;
-    let Some(changes) = unpacked.first() else {
-        return Ok(None);
-    };
-    let writer = LayerWriter::new(&shared.tools.store).map_err(BuildError::Layer)?;
-    let layer = write_layer(shared, changes, chain, &[], writer)?.filter(|layer| layer.diff_id == *diff_id);
-    let Some(layer) = layer else { return Ok(None) };
-    let record = Record { layer: Some(layer) };
-    let failed = |e| BuildError::Other(format!("cannot write the cache: {e}"));
-    shared.tools.cache.put(key, &record).map_err(failed)?;
-    Ok(Some(record))
 }
 
 /// Reads `[[ip:]port:]port[-port][/protocol]`; address and port of the host mean nothing in an image.
@@ -525,6 +505,14 @@ fn stop_signal(text: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_shown_as_buildkit_does() {
+        let shown = |stage: &str, target: &str| shown_platform(&stage.parse().unwrap(), &target.parse().unwrap());
+        assert_eq!(shown("linux/arm64", "linux/arm64"), "linux/arm64 ");
+        assert_eq!(shown("linux/amd64", "linux/arm/v7"), "linux/amd64->arm/v7 ");
+        assert_eq!(shown("linux/amd64", "windows/amd64"), "linux/amd64->windows/amd64 ");
+    }
 
     #[test]
     fn ports_and_signals() {

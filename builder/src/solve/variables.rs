@@ -21,13 +21,17 @@ const PROXIES: [&str; 10] = [
 ];
 
 /// Arguments that mean something without an ARG.
-const KNOWN: [&str; 5] = [
+const KNOWN: [&str; 6] = [
     "BUILDKIT_CACHE_MOUNT_NS",
     "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_MULTI_PLATFORM",
     "BUILDKIT_SANDBOX_HOSTNAME",
     "BUILDKIT_SYNTAX",
-    "SOURCE_DATE_EPOCH",
+    EPOCH,
 ];
+
+/// The time of what is built, in seconds since 1970; or a word for where it is to be found.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Holds the ARGs before the first FROM, the values given on the command line, and the automatic ones.
 #[derive(Debug, Clone)]
@@ -111,16 +115,38 @@ impl Globals {
             .or_else(|| self.automatic.get(name).cloned())
     }
 
-    /// The time that `SOURCE_DATE_EPOCH` gives, when it is given.
-    pub(super) fn epoch(&self) -> Result<Option<i64>> {
-        let declared = self.declared.get("SOURCE_DATE_EPOCH").cloned().flatten();
-        let Some(text) = self.given.get("SOURCE_DATE_EPOCH").cloned().or(declared) else {
+    /// Finds the time that `SOURCE_DATE_EPOCH` gives, when it is given. An empty one is not.
+    ///
+    /// `context` is replaced by the time of the context, for stages that declare the ARG, too. As with BuildKit, a directory of this
+    /// machine has none: its times are those of the checkout.
+    pub(super) fn settle_epoch(&mut self, file: &Dockerfile, context_time: Option<i64>) -> Result<Option<i64>> {
+        let declared = self.declared.get(EPOCH).cloned().flatten();
+        let Some(text) = self
+            .given
+            .get(EPOCH)
+            .cloned()
+            .or(declared)
+            .filter(|text| !text.is_empty())
+        else {
             return Ok(None);
         };
+        if text == "context" {
+            self.declared.remove(EPOCH);
+            self.given.remove(EPOCH);
+            if let Some(time) = context_time {
+                self.given.insert(EPOCH.to_owned(), time.to_string());
+            }
+            return Ok(context_time);
+        }
+        if file.stage_index(&text, file.stages.len()).is_some() && text.parse::<i64>().is_err() {
+            return Err(BuildError::Other(format!(
+                "cannot honour `{EPOCH}={text}`: the time of a stage is not known here; give seconds since 1970, or `context`"
+            )));
+        }
         let seconds = text.parse::<i64>().ok().filter(|s| (0..=253_402_300_799).contains(s));
         let message = || {
             BuildError::Other(format!(
-                "invalid SOURCE_DATE_EPOCH `{text}`: expected whole seconds since 1970"
+                "invalid {EPOCH} `{text}`: expected whole seconds since 1970, or `context`"
             ))
         };
         seconds.map(Some).ok_or_else(message)
@@ -256,6 +282,32 @@ pub(super) fn unused_args(file: &Dockerfile, given: &BTreeMap<String, String>) -
 mod tests {
     use super::*;
     use crate::dockerfile::parse;
+
+    #[test]
+    fn the_epoch_is_a_number_or_the_context_s() {
+        let platform = Platform::host();
+        let settle = |text: &str, given: Option<&str>, context| {
+            let file = parse("Dockerfile", text).unwrap();
+            let given = given
+                .map(|value| (EPOCH.to_owned(), value.to_owned()))
+                .into_iter()
+                .collect();
+            let mut globals = Globals::new(&file, None, &given, &platform).unwrap();
+            let epoch = globals.settle_epoch(&file, context);
+            (epoch, globals.value(EPOCH, None))
+        };
+        let file = "ARG SOURCE_DATE_EPOCH=7\nFROM scratch AS one\n";
+        assert_eq!(settle(file, None, None).0.unwrap(), Some(7));
+        assert_eq!(settle(file, Some("8"), None).0.unwrap(), Some(8));
+        assert_eq!(settle(file, Some(""), None).0.unwrap(), None);
+        let (epoch, seen) = settle(file, Some("context"), Some(9));
+        assert_eq!((epoch.unwrap(), seen.as_deref()), (Some(9), Some("9")));
+        let (epoch, seen) = settle(&file.replace('7', "context"), None, None);
+        assert_eq!((epoch.unwrap(), seen), (None, None));
+        let error = settle(file, Some("one"), None).0.unwrap_err().to_string();
+        assert!(error.contains("time of a stage"), "{error}");
+        settle(file, Some("soon"), None).0.unwrap_err();
+    }
 
     #[test]
     fn args_globals_env_and_automatic() {

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::image::{Files, LayoutImage, find, read_document, read_entries};
-use super::names::{self, entry};
+use super::names::{self, Entry};
 use super::{BLOBS, INDEX_FILE, LAYOUT, LAYOUT_FILE, empty_index};
 use crate::copy::pour::store_blob;
 use crate::copy::{ImageSink, ImageSource};
@@ -22,6 +22,7 @@ use crate::files::{FileSection, stopped};
 use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT};
 use crate::progress::{BlobEvent, Progress};
 use crate::push::PushedHow;
+use crate::reference::Reference;
 use crate::store::BlobWriter;
 use crate::store::claim::claim;
 use crate::store::writer::{TEMPORARY_PREFIX, replace, sweep};
@@ -136,7 +137,7 @@ pub fn layout_names(directory: &Path) -> Result<Vec<String>> {
 #[derive(Clone, Debug)]
 pub struct LayoutTarget {
     path: PathBuf,
-    name: Option<String>,
+    entries: Vec<Entry>,
 }
 
 impl LayoutTarget {
@@ -147,6 +148,19 @@ impl LayoutTarget {
     /// # Errors
     /// `Layout` when the directory holds something that is no layout; `Io`.
     pub fn create(directory: &Path, name: Option<&str>) -> Result<Self> {
+        Self::with_entries(directory, vec![Entry::Typed(name.map(str::to_owned))])
+    }
+
+    /// As [`LayoutTarget::create`], under several full names, written as `docker buildx build` writes them: containerd's annotation
+    /// has the name, OCI's the tag.
+    ///
+    /// # Errors
+    /// As [`LayoutTarget::create`].
+    pub fn create_named(directory: &Path, names: &[Reference]) -> Result<Self> {
+        Self::with_entries(directory, Entry::full(names))
+    }
+
+    fn with_entries(directory: &Path, entries: Vec<Entry>) -> Result<Self> {
         let blobs = directory.join(BLOBS);
         let made = |path: &Path| fs::create_dir_all(path).map_err(|error| RegistryError::io("create", path, error));
         made(directory)?;
@@ -161,7 +175,7 @@ impl LayoutTarget {
         sweep(&blobs, TEMPORARY_PREFIX);
         Ok(Self {
             path: directory.to_owned(),
-            name: name.map(str::to_owned),
+            entries,
         })
     }
 
@@ -212,7 +226,9 @@ impl LayoutTarget {
             Some(bytes) => Index::parse(&bytes)?,
             None => empty_index(),
         };
-        names::put(&mut index.manifests, entry(descriptor, self.name.as_deref()));
+        for entry in &self.entries {
+            names::put(&mut index.manifests, entry.of(descriptor));
+        }
         let blobs = self.path.join(BLOBS);
         let mut result = replace(&blobs, &self.path.join(INDEX_FILE), &index.to_bytes());
         if result.is_ok() && files.document(LAYOUT_FILE)?.is_none() {

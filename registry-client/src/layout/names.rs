@@ -141,6 +141,49 @@ fn list<T>(candidates: &[Candidate<'_, T>]) -> String {
     format!("{}{more}", names.join(", "))
 }
 
+/// A name that an image gets in a layout.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    /// As it was typed, or none.
+    Typed(Option<String>),
+    /// As `docker buildx build` writes it: containerd's annotation has the name, OCI's the tag.
+    Full(Reference),
+}
+
+impl Entry {
+    /// Entries for several full names, or one without.
+    pub(super) fn full(names: &[Reference]) -> Vec<Self> {
+        match names {
+            [] => vec![Self::Typed(None)],
+            names => names.iter().cloned().map(Self::Full).collect(),
+        }
+    }
+
+    /// The descriptor of an image under the name.
+    pub(super) fn of(&self, image: &Descriptor) -> Descriptor {
+        match self {
+            Self::Typed(name) => entry(image, name.as_deref()),
+            Self::Full(name) => {
+                let mut entry = super::without_names(image.clone());
+                let tag = name.tag_or_latest().to_owned();
+                entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.canonical());
+                entry.annotations.insert(REF_NAME.to_owned(), tag);
+                entry
+            }
+        }
+    }
+
+    /// The name as docker writes it.
+    pub(super) fn repo_tag(&self) -> Option<String> {
+        let name = match self {
+            Self::Typed(name) => full_name(name.as_deref()?)?,
+            Self::Full(name) => name.clone(),
+        };
+        let name = name.without_tag().with_tag(name.tag_or_latest()).ok()?;
+        Some(name.familiar())
+    }
+}
+
 /// Makes an entry under a name as it was typed: what reads it is asked for the same text.
 pub(super) fn entry(descriptor: &Descriptor, name: Option<&str>) -> Descriptor {
     let mut entry = super::without_names(descriptor.clone());

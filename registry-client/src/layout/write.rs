@@ -13,7 +13,8 @@ use tokio::sync::Mutex;
 
 use super::archive::ArchiveKind;
 use super::docker::MANIFEST_FILE;
-use super::{CONTAINERD_NAME, INDEX_FILE, LAYOUT, LAYOUT_FILE, REF_NAME, blob_name, empty_index, names};
+use super::names::{self, Entry};
+use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, blob_name, empty_index};
 use crate::copy::pour::pour;
 use crate::copy::{ImageSink, ImageSource, check_digest};
 use crate::digest::{Digest, DigestWriter};
@@ -66,14 +67,14 @@ impl std::fmt::Debug for ArchiveWriter {
 
 impl ArchiveWriter {
     /// Begins an archive as a file, which appears under its name when it is complete. A device or a pipe of that name is
-    /// written to as it is.
+    /// written to as it is, and so is what a link of that name leads to: `/dev/stdout` is one, and stays it.
     ///
     /// # Errors
     /// `Io` when no file can be made beside it.
     pub fn create(path: &Path, kind: ArchiveKind) -> Result<Self> {
-        if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) && path.exists() {
             let failed = |error| RegistryError::io("write", path, error);
-            let out = File::options().write(true).open(path).map_err(failed)?;
+            let out = File::options().write(true).truncate(true).open(path).map_err(failed)?;
             return Self::start(Box::new(out), None, path, kind).map_err(failed);
         }
         let directory = match path.parent() {
@@ -128,13 +129,9 @@ impl ArchiveWriter {
     /// annotation has the name, OCI's the tag.
     #[must_use]
     pub fn image_named(&self, names: &[Reference]) -> ArchiveTarget {
-        let entries = match names {
-            [] => vec![Entry::Typed(None)],
-            names => names.iter().cloned().map(Entry::Full).collect(),
-        };
         ArchiveTarget {
             writer: self.clone(),
-            entries,
+            entries: Entry::full(names),
         }
     }
 
@@ -201,37 +198,6 @@ impl State {
 pub struct ArchiveTarget {
     writer: ArchiveWriter,
     entries: Vec<Entry>,
-}
-
-#[derive(Clone, Debug)]
-enum Entry {
-    Typed(Option<String>),
-    Full(Reference),
-}
-
-impl Entry {
-    fn of(&self, image: &Descriptor) -> Descriptor {
-        match self {
-            Self::Typed(name) => names::entry(image, name.as_deref()),
-            Self::Full(name) => {
-                let mut entry = super::without_names(image.clone());
-                let tag = name.tag_or_latest().to_owned();
-                entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.canonical());
-                entry.annotations.insert(REF_NAME.to_owned(), tag);
-                entry
-            }
-        }
-    }
-
-    /// The name as docker writes it.
-    fn repo_tag(&self) -> Option<String> {
-        let name = match self {
-            Self::Typed(name) => names::full_name(name.as_deref()?)?,
-            Self::Full(name) => name.clone(),
-        };
-        let name = name.without_tag().with_tag(name.tag_or_latest()).ok()?;
-        Some(name.familiar())
-    }
 }
 
 impl ImageSink for ArchiveTarget {
@@ -409,6 +375,16 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         write(&link, ArchiveKind::Oci, &store, &[("x", &image)]).await.unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // As `/dev/stdout` is when it was redirected to a file.
+        let (file, link) = (dir.path().join("file"), dir.path().join("stdout"));
+        fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, ArchiveKind::Oci, &store, &[("x", &image)]).await.unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(
+            ImageArchive::open(&file, ArchiveKind::Oci).await.unwrap().names(),
+            ["x"]
+        );
         write(dir.path(), ArchiveKind::Oci, &store, &[("x", &image)])
             .await
             .unwrap_err();

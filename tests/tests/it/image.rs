@@ -68,6 +68,8 @@ impl Image {
                 flate2::read::GzDecoder::new(&packed[..])
                     .read_to_end(&mut plain)
                     .unwrap();
+            } else if packed.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+                plain = zstd::decode_all(&packed[..]).unwrap();
             }
             assert_eq!(diff_id, sha256(&plain), "diff_id of a layer");
             image.apply(&plain);

@@ -82,7 +82,7 @@ fn archives_that_others_read() {
     for (output, want) in [
         ("type=local", "dest"),
         ("type=what,dest=x", "type=what"),
-        ("type=image,compression=zstd", "compression=zstd"),
+        ("type=image,compression=estargz", "estargz"),
         ("type=registry", "needs a name"),
     ] {
         let log = site.build(&["-o", output]).bad(2);

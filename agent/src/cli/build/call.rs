@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use roadstead_builder::dockerfile::outline::{self, Outline};
 use roadstead_builder::progress::Progress;
 use roadstead_builder::solve::{self, BuildError};
-use roadstead_registry_client::{Platform, Store};
+use roadstead_registry_client::Store;
 
 use super::checks::{self, Checks};
 use super::source::Source;
@@ -116,7 +116,7 @@ impl Call {
             findings::text(&checks.findings, file)
         })?;
         // What a build would stumble over before its first step: a target that does not exist, a base without a name.
-        let platform = checks::platform(args)?.unwrap_or_else(Platform::host);
+        let platform = checks::first_platform(args)?;
         let needed = solve::needed_images(
             &source.dockerfile,
             args.target.as_deref(),
@@ -130,7 +130,7 @@ impl Call {
 }
 
 fn outline_of(args: &Args, source: &Source) -> Result<Outline, CliError> {
-    let platform = checks::platform(args)?.unwrap_or_else(Platform::host);
+    let platform = checks::first_platform(args)?;
     let target = args.target.as_deref();
     let outline = outline::outline(&source.dockerfile, &source.build_args, &platform, target);
     outline.ok_or_else(|| {

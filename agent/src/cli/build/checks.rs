@@ -42,7 +42,7 @@ impl Checks {
         };
         let input = Input {
             build_args: &source.build_args,
-            platform: &platform(args)?.unwrap_or_else(Platform::host),
+            platform: &first_platform(args)?,
             target: args.target.as_deref(),
             all_stages,
             ignored: &|path| source.context.ignore.excludes_source(path),
@@ -75,8 +75,22 @@ impl Checks {
     }
 }
 
-/// Reads `--platform`.
-pub(super) fn platform(args: &Args) -> Result<Option<Platform>, CliError> {
-    let platform = args.platform.as_deref().map(str::parse);
-    platform.transpose().map_err(CliError::usage)
+/// Reads `--platform`: all platforms, each once, or none. `local` is this machine's.
+pub(super) fn platforms(args: &Args) -> Result<Vec<Platform>, CliError> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in args.platforms.iter().flat_map(|list| list.split(',')) {
+        let platform = match text.trim() {
+            "local" => Platform::host(),
+            text => text.parse().map_err(CliError::usage)?,
+        };
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+/// The platform that checks and outlines tell of: the first.
+pub(super) fn first_platform(args: &Args) -> Result<Platform, CliError> {
+    Ok(platforms(args)?.into_iter().next().unwrap_or_else(Platform::host))
 }

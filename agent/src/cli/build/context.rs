@@ -19,6 +19,43 @@ pub(super) struct Opened {
     pub(super) dockerfile: Option<DockerfileText>,
     /// Whether somebody else may have made its links: files of it are then read without leaving it.
     pub(super) is_foreign: bool,
+    /// Where its time is to be found.
+    pub(super) time: ContextTime,
+}
+
+/// The time of a context: what `SOURCE_DATE_EPOCH=context` means.
+pub(super) enum ContextTime {
+    /// A directory of this machine has none that would be the same elsewhere.
+    None,
+    /// That of a commit, or what a server says of a file.
+    Known(i64),
+    /// That of the newest entry of this archive.
+    Archive(PathBuf),
+}
+
+impl ContextTime {
+    /// Finds it out.
+    pub(super) fn seconds(&self) -> Result<Option<i64>, CliError> {
+        match self {
+            Self::None => Ok(None),
+            Self::Known(seconds) => Ok(Some(*seconds)),
+            Self::Archive(path) => archive::newest(path)
+                .map_err(FileError::at("read", path))
+                .map_err(CliError::failed),
+        }
+    }
+
+    /// That of a file that came from a server: a file without one has the time 0.
+    fn of_download(file: &Path) -> Self {
+        let modified = std::fs::metadata(file).and_then(|meta| meta.modified()).ok();
+        let seconds = modified
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+            .and_then(|since| i64::try_from(since.as_secs()).ok());
+        match seconds {
+            Some(seconds) if seconds > 0 => Self::Known(seconds),
+            _ => Self::Archive(file.to_owned()),
+        }
+    }
 }
 
 /// Opens what the command line names as the context: PATH, URL, an archive, or `-`.
@@ -36,7 +73,11 @@ pub(super) async fn open(name: &str, fetcher: &Fetcher<'_>, keep_git_dir: bool) 
             let vertex = fetcher.tools.progress.start(format!("load context {}", shown(&url)));
             let file = fetcher.file(&url, None).await.map_err(super::failed)?;
             vertex.done();
-            unpacked(&shown(&url), &file, fetcher)
+            let mut opened = unpacked(&shown(&url), &file, fetcher)?;
+            if opened.dockerfile.is_none() {
+                opened.time = ContextTime::of_download(&file);
+            }
+            Ok(opened)
         }
         None if Path::new(name).is_file() => unpacked(name, Path::new(name), fetcher),
         None => directory(Path::new(name)),
@@ -78,6 +119,7 @@ pub(super) fn directory(path: &Path) -> Result<Opened, CliError> {
         },
         dockerfile: None,
         is_foreign: false,
+        time: ContextTime::None,
     })
 }
 
@@ -88,7 +130,7 @@ async fn repository(mut git: GitRef, fetcher: &Fetcher<'_>, keep_git_dir: bool) 
         .progress
         .start(format!("load git source {}", shown(&git.remote)));
     let commit = fetcher.commit(&git).await.map_err(super::failed)?;
-    let (directory, _) = fetcher.checkout(&git, &commit).await.map_err(super::failed)?;
+    let (directory, time) = fetcher.checkout(&git, &commit).await.map_err(super::failed)?;
     vertex.note(format!("commit {}", commit.hash));
     vertex.done();
     let path = match &git.subdir {
@@ -103,6 +145,7 @@ async fn repository(mut git: GitRef, fetcher: &Fetcher<'_>, keep_git_dir: bool) 
         },
         dockerfile: None,
         is_foreign: true,
+        time: ContextTime::Known(time),
     })
 }
 
@@ -131,9 +174,9 @@ fn standard_input(fetcher: &Fetcher<'_>) -> Result<Opened, CliError> {
 fn unpacked(name: &str, file: &Path, fetcher: &Fetcher<'_>) -> Result<Opened, CliError> {
     let path = fetcher.scratch().map_err(super::failed)?;
     let is_archive = archive::unpack(file, &path, fetcher.tools.layers.limits()).map_err(CliError::failed)?;
-    let dockerfile = match is_archive {
-        true => None,
-        false => Some(text_of(name, file)?),
+    let (dockerfile, time) = match is_archive {
+        true => (None, ContextTime::Archive(file.to_owned())),
+        false => (Some(text_of(name, file)?), ContextTime::None),
     };
     Ok(Opened {
         context: Context {
@@ -143,6 +186,7 @@ fn unpacked(name: &str, file: &Path, fetcher: &Fetcher<'_>) -> Result<Opened, Cl
         },
         dockerfile,
         is_foreign: true,
+        time,
     })
 }
 

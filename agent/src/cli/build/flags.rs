@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use roadstead_registry_client::Reference;
 
 use super::call::Call;
-use super::output::Output;
+use super::output::{Defaults, Output};
 use super::refused::Refused;
 use super::run_flags::RunFlags;
 use crate::client::NetworkFlags;
@@ -41,9 +40,9 @@ pub(crate) struct Args {
     /// Set metadata of the image.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(super) labels: Vec<String>,
-    /// Platform to build for, such as linux/amd64 [default: this machine's].
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(super) platform: Option<String>,
+    /// Platforms to build for, such as linux/amd64,linux/arm64; may be repeated. Several make an index [default: this machine's].
+    #[arg(long = "platform", value_name = "OS/ARCH,...")]
+    pub(super) platforms: Vec<String>,
     /// Run every step, whatever is in the cache.
     #[arg(long)]
     pub(super) no_cache: bool,
@@ -59,16 +58,29 @@ pub(crate) struct Args {
     /// Print nothing but the image id.
     #[arg(short = 'q', long)]
     pub(super) quiet: bool,
-    /// Write the image id to a file.
+    /// Write the image id to a file: the config's digest, or the index's.
     #[arg(long, value_name = "FILE")]
     pub(super) iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(super) metadata_file: Option<PathBuf>,
+    /// Annotate the image; TYPE is manifest, index, manifest-descriptor or index-descriptor; may be repeated.
+    #[arg(long = "annotation", value_name = "[TYPE[[PLATFORM]]:]KEY=VALUE")]
+    annotations: Vec<String>,
+    /// Compression of the layers that are built: gzip, zstd or uncompressed [default: gzip].
+    #[arg(long, value_name = "NAME")]
+    compression: Option<String>,
+    /// Level of the compression: 0 to 9 for gzip, 1 to 22 for zstd [default: 3].
+    #[arg(long, value_name = "N")]
+    compression_level: Option<String>,
     /// Push the image under all its names.
     #[arg(long)]
     pub(super) push: bool,
     /// Put the image into the local store (always done when it has a name).
     #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     load: Option<bool>,
-    /// Where the result goes: a directory, `-`, or type=local|tar|oci|docker|image|registry,dest=PATH.
+    /// Where the result goes: a directory, `-` (a tar), or type=local|tar|oci|docker|image|registry with dest=PATH and more keys;
+    /// may be repeated.
     #[arg(short = 'o', long = "output", value_name = "DEST")]
     outputs: Vec<String>,
     /// Check the Dockerfile and build nothing, as --call=check; the exit status is 1 when something is found.
@@ -139,9 +151,6 @@ impl Args {
                 return Err(format!("cannot honour `--{name}={value}` yet: only `--{name}=false`"));
             }
         }
-        if self.platform.as_deref().is_some_and(|p| p.contains(',')) {
-            return Err("cannot honour several platforms in one build yet".to_owned());
-        }
         if let Some(bad) = self
             .build_args
             .iter()
@@ -163,18 +172,24 @@ impl Args {
         })
     }
 
-    /// Reads `--output` and `--push`.
-    pub(super) fn outputs(&self, names: &[Reference]) -> Result<Vec<Output>, String> {
-        let mut outputs = self
-            .outputs
-            .iter()
-            .map(|text| Output::parse(text))
-            .collect::<Result<Vec<_>, _>>()?;
+    /// Reads `--compression`, `--compression-level` and `--annotation`.
+    pub(super) fn output_defaults(&self) -> Result<Defaults, String> {
+        Defaults::new(
+            self.compression.as_ref(),
+            self.compression_level.as_ref(),
+            &self.annotations,
+        )
+    }
+
+    /// Reads `--output` and `--push`. As with buildx, `--push` is that of the outputs that are images, where there are some.
+    pub(super) fn outputs(&self, defaults: &Defaults) -> Result<Vec<Output>, String> {
+        let outputs = self.outputs.iter().map(|text| Output::parse(text, defaults));
+        let mut outputs: Vec<Output> = outputs.collect::<Result<_, _>>()?;
         if self.push {
-            outputs.push(Output::Image {
-                names: names.to_vec(),
-                push: true,
-            });
+            let images = outputs.iter_mut().map(Output::make_push).filter(|is_image| *is_image);
+            if images.count() == 0 {
+                outputs.push(Output::plain(defaults.form()?, true));
+            }
         }
         Ok(outputs)
     }

@@ -11,7 +11,9 @@ mod line;
 mod names;
 mod output;
 mod progress;
+mod push;
 mod refused;
+mod report;
 mod run_flags;
 mod s3;
 mod secrets;
@@ -25,17 +27,18 @@ pub(crate) use names::pushed;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
+use roadstead_builder::image::form::Form;
 use roadstead_builder::layer::limits::Limits;
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
-use roadstead_builder::solve::{self, BuildError, Built, Cancel, Fetcher, LayerHook, Request, Secret, Tools};
-use roadstead_registry_client::{Client, ClientOptions, NoProgress, Reference, Store};
+use roadstead_builder::solve::{self, BuildError, Cancel, Fetcher, LayerHook, Request, Secret, Tools};
+use roadstead_registry_client::{Client, ClientOptions, Store};
 
 use rustix::process::Signal;
 
@@ -45,7 +48,9 @@ use crate::interrupt::Interrupt;
 use crate::processes;
 
 use checks::Checks;
-use output::Output;
+use names::Destinations;
+use output::Exporter;
+use push::EarlyPush;
 use source::Source;
 use ssh::Agents;
 
@@ -121,7 +126,7 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
 }
 
 async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
-    let destinations = names::destinations(args)?;
+    let destinations = Destinations::read(args)?;
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
     let tools = Arc::new(Tools {
@@ -156,26 +161,25 @@ async fn solve_and_export(
     args: &Args,
     outside: &Outside,
     source: Source,
-    (outputs, names): (Vec<Output>, Vec<Reference>),
+    destinations: Destinations,
     tools: &Arc<Tools>,
     cancel: &Cancel,
 ) -> Result<(), CliError> {
-    let push = outputs.iter().any(Output::is_push);
-    if push && names.is_empty() {
-        return Err(CliError::usage("nothing to push to: `--push` needs a name")
-            .hint("name the image with `-t registry/repository:tag`"));
-    }
+    destinations.check(args, &source.build_args)?;
     // Ended when the build is, whatever comes of it.
     let agents = Agents::start(&outside.ssh, &tools.scratch).map_err(CliError::failed)?;
-    let early = EarlyPush::new(tools, names.first().filter(|_| push));
-    let request = request(args, outside, source, &agents, early.hook())?;
+    let early = EarlyPush::new(tools, destinations.early_push());
+    let request = request(args, outside, source, &agents, &destinations.form, early.hook())?;
     let built = solve::build(Arc::clone(tools), request, cancel).await.map_err(failed)?;
     early.finish().await;
-    if push {
-        push_all(tools, &built, &names, cancel).await?;
-    }
-    output::write_all(tools, &built, &names, &outputs, outside.owner, cancel).await?;
-    report(args, tools, &built, &names)
+    let exporter = Exporter {
+        tools,
+        built: &built,
+        owner: outside.owner,
+        cancel,
+    };
+    let image = exporter.export_all(&destinations).await?;
+    report::write(args, &destinations, &image)
 }
 
 fn request(
@@ -183,6 +187,7 @@ fn request(
     outside: &Outside,
     source: Source,
     agents: &Agents,
+    form: &Form,
     on_layer: Option<LayerHook>,
 ) -> Result<Request, CliError> {
     let labels = args.labels.iter().map(|l| {
@@ -192,11 +197,14 @@ fn request(
     Ok(Request {
         dockerfile: source.dockerfile,
         context: source.context,
+        context_time: source.context_time,
         named: source.named,
         target: args.target.clone(),
         build_args: source.build_args,
         labels: labels.collect(),
-        platform: checks::platform(args)?,
+        platforms: checks::platforms(args)?,
+        compression: form.compression,
+        force_compression: form.force_compression,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         run: args.run.options(),
@@ -227,108 +235,4 @@ fn failed(error: BuildError) -> CliError {
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-/// Uploads finished layers while later steps still run.
-struct EarlyPush {
-    target: Option<(Uploads, Arc<Tools>, Reference)>,
-}
-
-/// The uploads under way; the hook that adds to them is called from several threads.
-type Uploads = Arc<Mutex<tokio::task::JoinSet<()>>>;
-
-impl EarlyPush {
-    fn new(tools: &Arc<Tools>, target: Option<&Reference>) -> Self {
-        let target = target.map(|t| {
-            (
-                Arc::new(Mutex::new(tokio::task::JoinSet::new())),
-                Arc::clone(tools),
-                t.clone(),
-            )
-        });
-        Self { target }
-    }
-
-    fn hook(&self) -> Option<LayerHook> {
-        let (tasks, tools, target) = self.target.clone()?;
-        let runtime = tokio::runtime::Handle::current();
-        Some(LayerHook(Arc::new(move |layer| {
-            let (tools, target, descriptor) = (Arc::clone(&tools), target.clone(), layer.descriptor.clone());
-            // A base layer that is not here may never be needed: it is mounted or copied at the end.
-            if !tools.store.has(&descriptor.digest) {
-                return;
-            }
-            let upload = async move {
-                // A failure here is met again, and told, by the push at the end.
-                drop(Box::pin(tools.client.push_blob(&target, &descriptor, &tools.store, &NoProgress)).await);
-            };
-            tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .spawn_on(upload, &runtime);
-        })))
-    }
-
-    async fn finish(self) {
-        let Some((tasks, ..)) = self.target else { return };
-        let mut tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        while tasks.join_next().await.is_some() {}
-    }
-}
-
-async fn push_all(tools: &Arc<Tools>, built: &Built, names: &[Reference], cancel: &Cancel) -> Result<(), CliError> {
-    for name in names {
-        let vertex = tools.progress.start(format!("pushing {name}"));
-        let pushing = Box::pin(
-            tools
-                .client
-                .push(&tools.store, &built.image.descriptor, name, &NoProgress),
-        );
-        let pushed = tokio::select! {
-            pushed = pushing => pushed,
-            () = cancel.canceled() => return Err(CliError::failed("the build was canceled")),
-        };
-        match pushed {
-            Ok(digest) => {
-                vertex.note(format!("digest: {digest}"));
-                vertex.done();
-            }
-            Err(error) => {
-                vertex.failed(error.to_string());
-                let hint = error.hint();
-                let error = CliError::failed(error);
-                return Err(match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Names the image in the store and tells its id.
-#[expect(clippy::print_stdout, reason = "the image id of --quiet is data")]
-fn report(args: &Args, tools: &Arc<Tools>, built: &Built, names: &[Reference]) -> Result<(), CliError> {
-    if !names.is_empty() {
-        let vertex = tools.progress.start("naming image");
-        for name in names {
-            tools
-                .store
-                .tag(name, &built.image.descriptor)
-                .map_err(CliError::failed)?;
-            vertex.note(format!("naming to {}", name.canonical()));
-        }
-        vertex.done();
-    }
-    let id = built.image.config_digest.to_string();
-    if let Some(path) = &args.iidfile {
-        std::fs::write(path, &id)
-            .map_err(crate::error::FileError::at("write", path))
-            .map_err(CliError::failed)?;
-    }
-    if args.quiet {
-        println!("{id}");
-    }
-    Ok(())
 }

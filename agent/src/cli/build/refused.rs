@@ -6,7 +6,6 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Flags with a value, their short forms, and why they are refused.
 const WITH_VALUE: &[(&str, Option<char>, &str)] = &[
-    ("annotation", None, YET),
     ("attest", None, YET),
     ("cache-from", None, YET),
     ("cache-to", None, YET),
@@ -19,7 +18,6 @@ const WITH_VALUE: &[(&str, Option<char>, &str)] = &[
     ("isolation", None, YET),
     ("memory", Some('m'), CONTROL_GROUP),
     ("memory-swap", None, CONTROL_GROUP),
-    ("metadata-file", None, YET),
     ("policy", None, YET),
     ("security-opt", None, YET),
 ];

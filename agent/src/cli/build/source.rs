@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use roadstead_builder::context::Context;
-use roadstead_builder::dockerfile::{Dockerfile, directives};
+use roadstead_builder::dockerfile::{Dockerfile, Kind, directives};
 use roadstead_builder::progress::Progress;
 use roadstead_builder::solve::{Fetcher, NamedContexts};
 
@@ -12,6 +12,8 @@ use super::context::Opened;
 use super::{Args, context, dockerfile};
 use crate::error::CliError;
 
+/// The time of what is built.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// Overrules the file's `# syntax=`.
 const SYNTAX: &str = "BUILDKIT_SYNTAX";
 
@@ -19,6 +21,8 @@ const SYNTAX: &str = "BUILDKIT_SYNTAX";
 pub(super) struct Source {
     pub(super) dockerfile: Dockerfile,
     pub(super) context: Context,
+    /// The time of the context, where it is asked for.
+    pub(super) context_time: Option<i64>,
     pub(super) named: NamedContexts,
     /// `--build-arg`s with their values.
     pub(super) build_args: BTreeMap<String, String>,
@@ -57,12 +61,29 @@ impl Source {
         let file = args.file.as_deref();
         let dockerfile = dockerfile::read(file, &mut opened, frontend, progress)?;
         opened.context.ignore = dockerfile::ignore_of(&opened, file)?;
+        let context_time = match asks_for_context_time(&dockerfile, &build_args) {
+            true => opened.time.seconds()?,
+            false => None,
+        };
         Ok(Self {
             dockerfile,
             context: opened.context,
+            context_time,
             named,
             build_args,
         })
+    }
+}
+
+/// Whether `SOURCE_DATE_EPOCH` may mean the context's time.
+fn asks_for_context_time(dockerfile: &Dockerfile, build_args: &BTreeMap<String, String>) -> bool {
+    let declares = |kind: &Kind| matches!(kind, Kind::Arg(args) if args.iter().any(|(name, _)| name == EPOCH));
+    match build_args.get(EPOCH) {
+        Some(given) => given == "context",
+        None => dockerfile
+            .global_args
+            .iter()
+            .any(|instruction| declares(&instruction.kind)),
     }
 }
 
@@ -79,8 +100,8 @@ fn build_args(args: &Args) -> BTreeMap<String, String> {
             }
         }
     }
-    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-        build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert(epoch);
+    if let Some(epoch) = std::env::var(EPOCH).ok().filter(|epoch| !epoch.is_empty()) {
+        build_args.entry(EPOCH.into()).or_insert(epoch);
     }
     build_args
 }

@@ -4,8 +4,9 @@ use super::RemoteError;
 use crate::beneath::Dir;
 use crate::layer::extract::{self, ExtractError};
 use crate::layer::limits::Limits;
+use crate::layer::read::TarReader;
 use std::fs::File;
-use std::io::Seek as _;
+use std::io::{self, Seek as _};
 use std::path::Path;
 
 /// Unpacks `archive` below `directory`, whatever its compression; `false` when it is no archive. Owners and modes stay as they are.
@@ -30,4 +31,17 @@ pub fn unpack(archive: &Path, directory: &Path, limits: Limits) -> Result<bool, 
     };
     extract::extract(stream, &Dir::open(directory)?, &options).map_err(failed)?;
     Ok(true)
+}
+
+/// Finds the time of the newest entry of an archive, in seconds since 1970.
+///
+/// # Errors
+/// When it is damaged.
+pub fn newest(archive: &Path) -> io::Result<Option<i64>> {
+    let mut entries = TarReader::new(extract::decompress(File::open(archive)?)?);
+    let mut newest = None;
+    while let Some(entry) = entries.next_entry()? {
+        newest = newest.max(Some(entry.mtime));
+    }
+    Ok(newest)
 }

@@ -1,0 +1,114 @@
+//! From changed files to a layer, and to the blob that an image wants of it.
+//!
+//! A layer is what its diff_id says; blobs of it differ in their compression. A step's record names the blob that was made first, and a
+//! record of its own, by diff_id and compressor, each other one: no choice of compression runs a step again.
+
+use super::error::{BuildError, Result};
+use super::shared::Shared;
+use super::tools::Tools;
+use crate::beneath::Dir;
+use crate::cache::key::KeyBuilder;
+use crate::cache::local::Record;
+use crate::layer::compression::Compression;
+use crate::layer::recompress::recompress;
+use crate::layer::write::{LayerWriter, StepLayer};
+use crate::rootfs::diff;
+use crate::rootfs::overlay::{ChainId, Rootfs};
+use roadstead_registry_client::Digest;
+use std::path::PathBuf;
+
+/// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
+///
+/// A layer that no image will hold and that lies unpacked gets no blob.
+pub(super) fn keep(
+    shared: &Shared,
+    mut rootfs: Rootfs,
+    parent: &[ChainId],
+    unpacked_on: Option<&[ChainId]>,
+    leave_out: &[PathBuf],
+    in_image: bool,
+) -> Result<Record> {
+    rootfs.unmount();
+    let stays_unpacked = unpacked_on.is_some() && leave_out.is_empty();
+    let writer = if stays_unpacked && !in_image {
+        LayerWriter::diff_id_only()
+    } else {
+        LayerWriter::new(&shared.tools.store, shared.request.compression).map_err(BuildError::Layer)?
+    };
+    let changes = rootfs.changes()?;
+    let Some(layer) = write_layer(shared, &changes, unpacked_on.unwrap_or_default(), leave_out, writer)? else {
+        return Ok(Record { layer: None });
+    };
+    drop(changes);
+    if stays_unpacked {
+        let id = ChainId::of(parent.last(), &layer.diff_id);
+        shared.tools.layers.adopt(rootfs, &id)?;
+    }
+    Ok(Record { layer: Some(layer) })
+}
+
+/// Writes what lies in `changes`, made upon `chain`; `None` when that is nothing.
+fn write_layer(
+    shared: &Shared,
+    changes: &Dir,
+    chain: &[ChainId],
+    leave_out: &[PathBuf],
+    mut writer: LayerWriter,
+) -> Result<Option<StepLayer>> {
+    let options = diff::Options {
+        epoch: Some(shared.epoch),
+        leave_out,
+        whiteouts: true,
+        lowers: &shared.tools.layers.lowers(chain)?,
+        limits: shared.tools.layers.limits(),
+        ..diff::Options::default()
+    };
+    let count = diff::write(changes, writer.tar(), &options)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    writer.finish().map(Some).map_err(BuildError::Layer)
+}
+
+/// Makes the blob of a layer that lies unpacked upon `chain`. One that no longer is what its record says counts as not found.
+pub(super) fn pack(shared: &Shared, chain: &[ChainId], diff_id: &Digest) -> Result<Option<StepLayer>> {
+    let id = ChainId::of(chain.last(), diff_id);
+    let unpacked = shared.tools.layers.lowers(std::slice::from_ref(&id))?;
+    let Some(changes) = unpacked.first() else {
+        return Ok(None);
+    };
+    let writer = LayerWriter::new(&shared.tools.store, shared.request.compression).map_err(BuildError::Layer)?;
+    Ok(write_layer(shared, changes, chain, &[], writer)?.filter(|layer| layer.diff_id == *diff_id))
+}
+
+/// Tells whether a layer's blob is one that `compression` makes.
+pub(super) fn is_packed_as(layer: &StepLayer, compression: Compression) -> bool {
+    layer.descriptor.is_some() && layer.compressor.as_deref() == Some(compression.to_string().as_str())
+}
+
+/// Gives a layer that has a blob one in another compression: made before, or made now out of the one it has.
+pub(super) fn repack(tools: &Tools, layer: &StepLayer, compression: Compression) -> Result<StepLayer> {
+    let mut key = KeyBuilder::new("blob");
+    key.add("diff_id", layer.diff_id.to_string())
+        .add("compressor", compression.to_string());
+    let key = key.finish();
+    if let Some(Record { layer: Some(known) }) = tools.cache.find(&key)
+        && known.diff_id == layer.diff_id
+        && is_packed_as(&known, compression)
+    {
+        return Ok(known);
+    }
+    let unpacked = || BuildError::Other(format!("the layer {} has no blob", layer.diff_id));
+    let made = recompress(&tools.store, &layer.packed().ok_or_else(unpacked)?, compression);
+    let record = Record {
+        layer: Some(made.map_err(BuildError::Layer)?),
+    };
+    remember(tools, &key, &record)?;
+    record.layer.ok_or_else(unpacked)
+}
+
+/// Writes a record.
+pub(super) fn remember(tools: &Tools, key: &Digest, record: &Record) -> Result<()> {
+    let failed = |e| BuildError::Other(format!("cannot write the cache: {e}"));
+    tools.cache.put(key, record).map_err(failed)
+}
