@@ -36,7 +36,7 @@ enum Command {
     /// A PLACE is NAME[:TAG][@DIGEST] (a registry), store:NAME (the local store), oci:DIR[:NAME], oci-archive:FILE[:NAME] or
     /// docker-archive:FILE[:NAME]. `ls`, `tag` and `rm` mean the local store when they are given a bare NAME, as docker's do;
     /// docker://NAME is a registry everywhere.
-    Image(image::Args),
+    Image(Box<image::Args>),
     /// Carry images to a site without a network.
     ///
     /// One archive with all that a Dockerfile needs, and a lock file of digests.
@@ -67,7 +67,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Build(args) => build::main(*args),
-        Command::Image(args) => image::main(args),
+        Command::Image(args) => image::main(*args),
         Command::Bundle(args) => bundle::main(args),
         Command::Store(args) => store::main(&args),
         Command::Run(args) => run::main(args),

@@ -291,7 +291,6 @@ fn targets_labels_and_ids() {
 fn what_is_not_taken_is_an_error_with_its_place() {
     let site = Site::new();
     for (line, want) in [
-        ("RUN --mount=type=ssh true", "--mount"),
         (
             "RUN --mount=type=cache,target=/x,sharing=lock true",
             "did you mean locked?",

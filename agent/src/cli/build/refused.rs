@@ -94,8 +94,10 @@ mod tests {
     #[test]
     fn each_is_named_and_harmless_ones_are_taken() {
         for (given, named) in [
-            (&["--annotation=a=b", "."][..], "`--annotation` yet"),
-            (&["--cache-from", "a", "--cache-from", "b", "."], "`--cache-from` yet"),
+            (
+                &["--cache-from", "a", "--cache-from", "b", "."][..],
+                "`--cache-from` yet",
+            ),
             (&["-m", "512m", "."], "`--memory`: RUN commands have no control group"),
             (&["-c512", "."], "`--cpu-shares`: RUN"),
             (&["--memory-swap", "-1", "."], "`--memory-swap`: RUN"),
