@@ -56,10 +56,6 @@ fn faults(row: &Row, cases: &BTreeSet<String>) -> Vec<String> {
     let [_, taken, tests] = row.cells.as_slice() else {
         return vec![format!("a row has {} cells, not 3", row.cells.len())];
     };
-    let (taken, waits) = match taken.strip_suffix('†') {
-        Some(taken) => (taken.trim_end(), true),
-        None => (taken.as_str(), false),
-    };
     let mut faults = Vec::new();
     let reason = |word: &str| taken.strip_prefix(word).is_some_and(|reason| !reason.trim().is_empty());
     if row.says_taken && taken != "yes" && !reason("no:") && !reason("differs:") {
@@ -73,7 +69,7 @@ fn faults(row: &Row, cases: &BTreeSet<String>) -> Vec<String> {
             true => has_function(name),
             false => cases.contains(name),
         };
-        if !exists && !waits {
+        if !exists {
             faults.push(format!("there is no `{name}`"));
         }
     }
@@ -131,7 +127,6 @@ fn what_is_wrong_is_found() {
         "| `a\\|b` | yes | `copy/file-to-file` `it::mounts::a_secret_is_found_nowhere` |",
         "| a | no: nobody wants it | |",
         "| a | differs: slower | `builder::dockerfile::words::expands_every_form` `registry_client::ecr::lookalikes_are_not_ecr` |",
-        "| a | yes † | `it::later::something` |",
     ] {
         assert_eq!(all_faults(&format!("{head}{row}\n")), [""; 0], "{row}");
     }
@@ -141,7 +136,6 @@ fn what_is_wrong_is_found() {
         ("| a | yes | `it::nope::nope` |", "there is no `it::nope::nope`"),
         ("| a | yes | `copy` |", "there is no `copy`"),
         ("| a | yes | |", "no test is named"),
-        ("| a | yes † | |", "no test is named"),
         ("| a | no | |", "neither yes nor no"),
         ("| a | no: | |", "neither yes nor no"),
         ("| a | perhaps | `copy/file-to-file` |", "neither yes nor no"),
