@@ -243,10 +243,16 @@ impl Reader<'_> {
         }
         line.text.truncate(line.text.trim_end().len());
         line.divide();
-        line.extent.empty_continuation = empty.then_some(self.next);
+        line.extent.empty_continuation = empty.then_some(self.passed());
         self.heredocs(&mut line)?;
-        line.extent.last_line = self.next;
+        line.extent.last_line = self.passed();
         Ok(Some(line))
+    }
+
+    /// The number of the last line that was read: what follows the last line feed is none.
+    fn passed(&self) -> usize {
+        let ends_with_feed = self.physical.last().is_some_and(|last| last.is_empty());
+        self.next.min(self.physical.len() - usize::from(ends_with_feed))
     }
 
     /// Gives the line without its trailing escape when it is continued on the next one.
@@ -422,6 +428,9 @@ mod tests {
         assert_eq!(extents[1].comments, ["d"]);
         assert_eq!((extents[1].empty_continuation, extents[1].last_line), (Some(9), 11));
         assert_eq!(extents[2].empty_continuation, None);
+        let at_the_end = lexed("FROM a \\\n\n\n");
+        let extent = &at_the_end.lines[0].extent;
+        assert_eq!((extent.empty_continuation, extent.last_line), (Some(3), 3));
     }
 
     #[test]
