@@ -15,6 +15,7 @@ mod needs;
 pub mod outline;
 mod scope;
 pub mod stages;
+mod transfer;
 pub mod words;
 
 pub use excerpt::Excerpt;
