@@ -69,6 +69,12 @@ impl Dir {
     /// # Errors
     /// When the call fails; `EINVAL` where the id is not mapped in this user namespace.
     pub fn set_owner(&self, name: &OsStr, owner: Owner) -> Result<()> {
+        // For the kernel these mean to leave the owner as it is.
+        if owner.uid == u32::MAX || owner.gid == u32::MAX {
+            return Err(self.error("give the owner 4294967295, which is nobody, to", name)(
+                Errno::INVAL,
+            ));
+        }
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
             if e == Errno::INVAL {

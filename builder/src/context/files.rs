@@ -477,7 +477,9 @@ impl Tree {
         );
         field(first_name.map(|at| at.to_string()).unwrap_or_default().as_bytes());
         field(entry.target.as_deref().unwrap_or_default().as_bytes());
-        for (name, value) in self.xattrs(selected, entry)? {
+        let xattrs = self.xattrs(selected, entry)?;
+        field(&(xattrs.len() as u64).to_be_bytes());
+        for (name, value) in xattrs {
             field(name.as_bytes());
             field(&value);
         }
@@ -485,6 +487,8 @@ impl Tree {
             let (dir, name) = self.parent_of(selected, entry)?;
             let mut file = dir.open_file(&name)?;
             let mut buffer = vec![0u8; 256 << 10];
+            // Framed by being a digest of its own: the content may be as long as it likes, and say what it likes.
+            let mut content = Sha256::new();
             loop {
                 let n = file
                     .read(&mut buffer)
@@ -492,8 +496,9 @@ impl Tree {
                 if n == 0 {
                     break;
                 }
-                hash.update(&buffer[..n]);
+                content.update(&buffer[..n]);
             }
+            field(&content.finalize());
         }
         Ok(hash.finalize().into())
     }

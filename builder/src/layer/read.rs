@@ -15,6 +15,9 @@ const MAX_ENTRY: u64 = 1 << 62;
 /// Largest block of PAX records or GNU long name read: Go's bound.
 const MAX_SPECIAL: u64 = 1 << 20;
 
+/// All such blocks before one entry.
+const MAX_SPECIALS: u64 = 4 * MAX_SPECIAL;
+
 /// One entry, its names and numbers resolved.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -93,9 +96,14 @@ impl<R: Read> TarReader<R> {
     /// Bytes that are no tar, and an archive cut short.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut overrides = Overrides::default();
+        let mut special = 0u64;
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             let size = number(&header, 124..136, Header::entry_size)?;
+            special = special.saturating_add(size);
+            if special > MAX_SPECIALS && is_special(&header) {
+                return Err(damaged("the names and attributes before an entry are too large"));
+            }
             match header.entry_type() {
                 EntryType::XHeader => overrides.pax(&self.special(size)?)?,
                 EntryType::XGlobalHeader => drop(self.special(size)?),
@@ -252,6 +260,12 @@ impl<R: Read> TarReader<R> {
         };
         sparse.checked(self.content).map(Some)
     }
+}
+
+/// Whether a header is about the entry that follows.
+fn is_special(header: &Header) -> bool {
+    use EntryType::{GNULongLink, GNULongName, XGlobalHeader, XHeader};
+    matches!(header.entry_type(), XHeader | XGlobalHeader | GNULongName | GNULongLink)
 }
 
 /// Reads a number of a header; a field left blank, as npm's packages have it, is zero.

@@ -118,6 +118,11 @@ fn with_own(gid: u32, mut groups: Vec<u32>) -> Vec<u32> {
 
 fn split(spec: &str) -> Result<(&str, Option<&str>), UserError> {
     let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
+    // For the kernel this number is nobody.
+    let nobody = |text: &str| text.parse() == Ok(u32::MAX);
+    if nobody(user) || group.is_some_and(nobody) {
+        return Err(UserError::Malformed(spec.to_owned()));
+    }
     if user.is_empty() || group.is_some_and(|g| g.is_empty() || g.contains(':')) {
         return Err(UserError::Malformed(spec.to_owned()));
     }

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use roadstead_registry_client::{Digest, Secret as Login};
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -125,7 +126,10 @@ impl Fetcher<'_> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("fetch-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let path = self.tools.scratch.join(name);
-        std::fs::create_dir(&path).map_err(|error| FileError::new("create directory", &path, error))?;
+        let failed = |error| FileError::new("create directory", &path, error);
+        std::fs::create_dir(&path).map_err(failed)?;
+        // A repository's directory may become one of the image, whatever the caller's umask.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
         Ok(path)
     }
 }

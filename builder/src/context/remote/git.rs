@@ -3,6 +3,8 @@
 use super::RemoteError;
 use super::git_ref::GitRef;
 use crate::beneath::{Dir, FileError};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
@@ -58,6 +60,9 @@ pub fn command(directory: &Path) -> Command {
         "advice.detachedHead=false",
         "init.defaultBranch=main",
         "protocol.version=2",
+        // A server that stands still for a minute is given up.
+        "http.lowSpeedLimit=1000",
+        "http.lowSpeedTime=60",
     ] {
         git.args(["-c", setting]);
     }
@@ -73,13 +78,39 @@ pub fn without_credentials(url: &str) -> (String, Option<&str>) {
     let Some((scheme, rest)) = url.split_once("://") else {
         return (url.to_owned(), None);
     };
-    let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
+    // Nobody but a mistaken or hostile user writes more slashes, and some programs pass over them.
+    let rest = rest.trim_start_matches('/');
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
     let Some((user, host)) = host.rsplit_once('@') else {
         return (url.to_owned(), None);
     };
     let secret = user.split_once(':').map_or(user, |(_, password)| password);
-    let slash = if rest.contains('/') { "/" } else { "" };
-    (format!("{scheme}://{host}{slash}{path}"), Some(secret))
+    (format!("{scheme}://{host}{path}"), Some(secret))
+}
+
+/// The address without a login of http, and that login as the header that it stands for: so no file of a repository comes to hold it.
+fn address(remote: &str) -> (String, Option<Authorization>) {
+    let Some((scheme, rest)) = remote
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.to_ascii_lowercase().starts_with("http"))
+    else {
+        return (remote.to_owned(), None);
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let Some((login, host)) = rest[..end].rsplit_once('@') else {
+        return (remote.to_owned(), None);
+    };
+    let login = super::git_ref::decoded(login).unwrap_or_else(|_| login.to_owned());
+    let login = if login.contains(':') {
+        login
+    } else {
+        format!("{login}:")
+    };
+    let header = format!("Basic {}", STANDARD.encode(login));
+    (
+        format!("{scheme}://{host}{}", &rest[end..]),
+        Some(Authorization(header)),
+    )
 }
 
 /// Runs a git command about a repository, and returns what it printed.
@@ -87,13 +118,13 @@ pub fn without_credentials(url: &str) -> (String, Option<&str>) {
 /// # Errors
 /// Git's own words, without the login of the address.
 pub async fn run(mut git: Command, step: &'static str, remote: &str, arguments: &[&str]) -> Result<String> {
-    let done = git.args(arguments).output().await.map_err(RemoteError::NoGit)?;
+    let done = output(git.args(arguments)).await.map_err(RemoteError::NoGit)?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
     let (shown, secret) = without_credentials(remote);
     let mut reason = String::from_utf8_lossy(&done.stderr).replace(remote, &shown);
-    if let Some(secret) = secret {
+    if let Some(secret) = secret.filter(|secret| !secret.is_empty()) {
         reason = reason.replace(secret, "***");
     }
     let reason = reason.trim().replace('\n', "; ").chars().take(MAX_REASON).collect();
@@ -102,6 +133,30 @@ pub async fn run(mut git: Command, step: &'static str, remote: &str, arguments: 
         remote: shown,
         reason,
     })
+}
+
+/// Runs git in a process group of its own, and ends the whole group when nobody waits for it any more: git's helpers are
+/// processes that do not end with it.
+async fn output(git: &mut Command) -> std::io::Result<std::process::Output> {
+    struct Group(Option<rustix::process::Pid>);
+    impl Drop for Group {
+        fn drop(&mut self) {
+            if let Some(group) = self.0 {
+                // It may have ended by itself a moment ago.
+                let _ended = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+        }
+    }
+    let child = git
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let mut group = Group(id.and_then(rustix::process::Pid::from_raw));
+    let output = child.wait_with_output().await;
+    group.0 = None;
+    output
 }
 
 /// A repository to fetch from, and how.
@@ -127,7 +182,9 @@ impl Repository<'_> {
     fn git(&self, directory: &Path) -> Command {
         let mut git = command(directory);
         let mut settings: Vec<(String, String)> = Vec::new();
-        if let (Some(Authorization(value)), Some(origin)) = (&self.authorization, origin(&self.wanted.remote)) {
+        let own = address(&self.wanted.remote).1;
+        let authorization = self.authorization.as_ref().or(own.as_ref());
+        if let (Some(Authorization(value)), Some(origin)) = (authorization, origin(&self.wanted.remote)) {
             // By the environment, since every user sees a process's arguments. Only for this repository's host, and not
             // along a redirect: a submodule may lie elsewhere.
             settings.push((format!("http.{origin}.extraHeader"), format!("Authorization: {value}")));
@@ -157,7 +214,8 @@ impl Repository<'_> {
     /// # Errors
     /// When it cannot be reached, or has no such ref, or the ref's commit is not the one that is expected.
     pub async fn resolve(&self, scratch: &Path) -> Result<Commit> {
-        let remote = self.wanted.remote.as_str();
+        let (remote, _) = address(&self.wanted.remote);
+        let remote = remote.as_str();
         if self.wanted.fetch_by_commit
             && let Some(checksum) = self.wanted.checksum.as_ref().filter(|hash| is_full(hash))
         {
@@ -193,11 +251,11 @@ impl Repository<'_> {
     /// # Errors
     /// When git fails.
     pub async fn fetch(&self, commit: &Commit, directory: &Path, keep_git_dir: bool) -> Result<i64> {
-        let remote = self.wanted.remote.as_str();
+        let (remote, _) = address(&self.wanted.remote);
+        let remote = remote.as_str();
         let step = async |step, arguments: &[&str]| run(self.git(directory), step, remote, arguments).await;
         step("init", &["init", "--quiet", "--template="]).await?;
-        let shown = without_credentials(remote).0;
-        step("remote", &["remote", "add", "origin", "--", &shown]).await?;
+        step("remote", &["remote", "add", "origin", "--", remote]).await?;
         let fetch = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
         let shallow = [&fetch[..], &["--depth=1", "--", remote, &commit.name]].concat();
         if let Err(error) = step("fetch", &shallow).await {
@@ -215,14 +273,11 @@ impl Repository<'_> {
         }
         step("checkout", &["checkout", "--quiet", "--detach", &commit.hash]).await?;
         if self.wanted.submodules.unwrap_or(true) && directory.join(".gitmodules").is_file() {
-            // A submodule's address may be relative to the repository's.
-            step("remote", &["remote", "set-url", "origin", "--", remote]).await?;
             step(
                 "submodule",
                 &["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"],
             )
             .await?;
-            step("remote", &["remote", "set-url", "origin", "--", &shown]).await?;
         }
         let time = step("log", &["log", "-1", "--format=%ct", &commit.hash]).await?;
         let time = time.trim().parse();
@@ -337,12 +392,25 @@ mod tests {
     }
 
     #[test]
+    fn a_login_becomes_a_header() {
+        let (remote, login) = address("https://us%40er:p4ss@h.org/a.git");
+        assert_eq!(remote, "https://h.org/a.git");
+        assert_eq!(login.unwrap().0, format!("Basic {}", STANDARD.encode("us@er:p4ss")));
+        for kept in ["ssh://git@h/a", "git@h:a", "https://h/a@b.git"] {
+            let (remote, login) = address(kept);
+            assert!(remote == kept && login.is_none());
+        }
+    }
+
+    #[test]
     fn credentials_leave_the_url() {
         for (url, shown, secret) in [
             ("https://u:p4ss@h.org/a/b", "https://h.org/a/b", Some("p4ss")),
             ("https://token@h.org/a", "https://h.org/a", Some("token")),
             ("https://h.org/a@b", "https://h.org/a@b", None),
             ("git@h.org:a", "git@h.org:a", None),
+            ("http://h?x=a@b", "http://h?x=a@b", None),
+            ("http:///u:p4ss@h/x", "http://h/x", Some("p4ss")),
         ] {
             assert_eq!(without_credentials(url), (shown.to_owned(), secret), "{url}");
         }

@@ -41,6 +41,7 @@ impl GitRef {
         if text.chars().any(char::is_control) || text.starts_with('-') {
             return Err(wrong("it has a control character or begins with `-`".to_owned()));
         }
+        super::check_address(text)?;
         let (rest, fragment) = text.split_once('#').map_or((text, ""), |(rest, part)| (rest, part));
         let (remote, query) = rest.split_once('?').map_or((rest, ""), |(rest, part)| (rest, part));
         let mut git = Self {

@@ -71,12 +71,57 @@ impl Remote {
     ///
     /// # Errors
     /// A git address whose query or fragment is wrong.
+    /// Also an address that programs read differently: one with `\`, or without a host.
     pub fn parse(source: &str) -> Result<Option<Self>, RemoteError> {
         if let Some(git) = GitRef::parse(source)? {
             return Ok(Some(Self::Git(Box::new(git))));
         }
         let lower = source.get(..8).unwrap_or(source).to_ascii_lowercase();
         let is_http = lower.starts_with("http://") || lower.starts_with("https://");
+        if is_http {
+            check_address(source)?;
+        }
         Ok(is_http.then(|| Self::Http(source.to_owned())))
+    }
+}
+
+/// Refuses an address whose host could be another one for the program that fetches it than for the one that looks for its login.
+fn check_address(address: &str) -> Result<(), RemoteError> {
+    let wrong = |reason: &str| {
+        Err(RemoteError::Address {
+            address: git::without_credentials(address).0,
+            reason: reason.to_owned(),
+        })
+    };
+    if address.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
+        return wrong("it has a backslash, white space or a control character");
+    }
+    if address
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(['/', '?', '#', '@']))
+    {
+        return wrong("it names no host");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_programs_read_differently_are_refused() {
+        for address in [
+            "http://evil\\@github.com/x",
+            "https:///user:hunter2@h/x",
+            "http://?x",
+            "https://a b/x",
+            "git://evil\\@h/a",
+            "https:///h/a.git",
+        ] {
+            let error = Remote::parse(address).unwrap_err().to_string();
+            assert!(error.contains("no address that can be fetched"), "{error}");
+        }
+        assert!(matches!(Remote::parse("https://h/x?a=b@c"), Ok(Some(Remote::Http(_)))));
     }
 }
