@@ -6,6 +6,9 @@ use std::path::Path;
 /// Largest passwd or group file read.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// For the kernel this id is nobody: "leave the owner as it is".
+const NOBODY: u32 = u32::MAX;
+
 /// Tells why a user or group has no id.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
@@ -118,8 +121,7 @@ fn with_own(gid: u32, mut groups: Vec<u32>) -> Vec<u32> {
 
 fn split(spec: &str) -> Result<(&str, Option<&str>), UserError> {
     let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
-    // For the kernel this number is nobody.
-    let nobody = |text: &str| text.parse() == Ok(u32::MAX);
+    let nobody = |text: &str| text.parse() == Ok(NOBODY);
     if nobody(user) || group.is_some_and(nobody) {
         return Err(UserError::Malformed(spec.to_owned()));
     }
@@ -127,6 +129,11 @@ fn split(spec: &str) -> Result<(&str, Option<&str>), UserError> {
         return Err(UserError::Malformed(spec.to_owned()));
     }
     Ok((user, group))
+}
+
+/// An id in a line of passwd or group; a line with [`NOBODY`] is no entry.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != NOBODY)
 }
 
 struct Passwd {
@@ -147,8 +154,8 @@ fn passwd_entry(text: &str, wanted: impl Fn(&str, u32) -> bool) -> Option<Passwd
         let (name, _, uid, gid) = (
             fields.next()?,
             fields.next()?,
-            fields.next()?.parse().ok()?,
-            fields.next()?.parse().ok()?,
+            number(fields.next()?)?,
+            number(fields.next()?)?,
         );
         let home = fields.nth(1).unwrap_or("").to_owned();
         wanted(name, uid).then(|| Passwd {
@@ -168,7 +175,7 @@ fn group_id(root: &Dir, group: &str) -> Result<u32, UserError> {
     let found = text.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == group)
-            .then(|| fields.nth(1).and_then(|gid| gid.parse().ok()))
+            .then(|| fields.nth(1).and_then(number))
             .flatten()
     });
     found.ok_or_else(|| UserError::Group(group.to_owned()))
@@ -180,7 +187,7 @@ fn member_groups(text: &str, user: &str) -> Vec<u32> {
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             let members = fields.get(3)?;
-            let gid = fields.get(2)?.parse().ok()?;
+            let gid = number(fields.get(2)?)?;
             (!user.is_empty() && members.split(',').any(|m| m == user)).then_some(gid)
         })
         .collect();
@@ -199,7 +206,7 @@ mod tests {
         std::fs::create_dir_all(base.join("etc")).unwrap();
         std::fs::write(
             base.join("etc/passwd"),
-            "root:x:0:0:r:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\nbad\n",
+            "root:x:0:0:r:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\nbad\nnobody:x:4294967295:1::/:\n",
         )
         .unwrap();
         std::fs::write(base.join("etc/group"), "root:x:0:\naudio:x:29:x,node\nnode:x:1001:\n").unwrap();
@@ -212,6 +219,7 @@ mod tests {
         assert_eq!(owner("node"), Ok((1000, 1001)));
         assert_eq!(owner("node:audio"), Ok((1000, 29)));
         assert_eq!(owner("55"), Ok((55, 55)));
+        assert_eq!(owner("nobody"), Err(UserError::User("nobody".to_owned()).to_string()));
         assert_eq!(owner("55:0"), Ok((55, 0)));
         assert!(owner("nobody").is_err() && owner("node:x").is_err() && owner(":").is_err());
         let user = resolve_user(&root, "node").unwrap();
