@@ -5,6 +5,7 @@
 //! Nothing here touches the file system or the network.
 
 pub mod check;
+pub mod csv;
 pub mod directives;
 mod excerpt;
 pub mod instruction;

@@ -1,7 +1,7 @@
 //! `RUN --mount`: one CSV record of `key=value` fields, as the Dockerfile reference has them ("RUN --mount").
 
-use super::Span;
 use super::instruction::near;
+use super::{Span, csv};
 use std::path::{Path, PathBuf};
 
 /// One `--mount` as written. Its values may hold variables, save for `from`.
@@ -121,7 +121,7 @@ const DEFAULT_AGENT: &str = "default";
 impl MountFlag {
     /// Reads the flag's value. What holds no variable is checked at once.
     pub(super) fn parse(value: &str, span: Span) -> Result<Self, String> {
-        let fields = csv(&unquote(value))?;
+        let fields = csv::record(&unquote(value)).map_err(|e| format!("in `--mount`, {e}"))?;
         let mut from = None;
         let mut variables = false;
         for field in &fields {
@@ -369,49 +369,6 @@ fn unquote(text: &str) -> String {
     out
 }
 
-/// Reads one record of CSV (RFC 4180).
-fn csv(text: &str) -> Result<Vec<String>, String> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (field, after) = rest.split_at(end);
-                if field.contains('"') {
-                    return Err(format!("`{field}` in `--mount` holds a quote within an unquoted field"));
-                }
-                (field.to_owned(), after)
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err(format!("`{after}` in `--mount` follows a closing quote")),
-        }
-    }
-}
-
-/// Reads a field behind its opening quote; gives also what follows the closing one.
-fn quoted_field(text: &str) -> Result<(String, &str), String> {
-    let mut field = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('"') {
-        field.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        match rest.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return Ok((field, rest)),
-        }
-    }
-    Err("a quoted field in `--mount` is not closed".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -499,10 +456,9 @@ mod tests {
         );
         assert_eq!(mount("\"target=/a b\",ro").unwrap(), mount("'target=/a b'").unwrap());
         assert_eq!(
-            csv("\"a,b\",c\"").unwrap_err(),
-            "`c\"` in `--mount` holds a quote within an unquoted field"
+            mount("'target=\"/x'").unwrap_err(),
+            "in `--mount`, `target=\"/x` holds a quote within an unquoted field"
         );
-        assert_eq!(csv("\"a,\"\"b\",c").unwrap(), ["a,\"b", "c"]);
         let flag = MountFlag::parse("from=one,target=$D", Span::default()).unwrap();
         assert_eq!(flag.from.as_deref(), Some("one"));
     }

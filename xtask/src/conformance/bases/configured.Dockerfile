@@ -4,7 +4,7 @@ LABEL kept=base replaced=base
 ENV FROM_BASE=1 PATH=/bin:/opt
 EXPOSE 80 53/udp
 VOLUME /vol
-WORKDIR /work/dir
+WORKDIR /srv/dir
 USER app
 ENTRYPOINT ["/bin/echo"]
 CMD ["base"]

@@ -1,5 +1,6 @@
 //! The fields of `--output`: comma-separated values as Go's CSV reader takes them, each `key=value`.
 
+use roadstead_builder::dockerfile::csv;
 use roadstead_builder::dockerfile::instruction::distance;
 
 /// Keys that belong to some type of output.
@@ -35,8 +36,7 @@ pub(super) struct Fields {
 
 impl Fields {
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let fields = split(text)
-            .ok_or_else(|| format!("invalid output `{text}`: a quote is not closed, or stands within a field"))?;
+        let fields = csv::record(text).map_err(|e| format!("invalid output `{text}`: {e}"))?;
         let pair = |field: String| match field.split_once('=') {
             Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), value.to_owned())),
             None => Err(format!("invalid output `{text}`: `{field}` has no value")),
@@ -115,60 +115,9 @@ impl Fields {
     }
 }
 
-/// Splits at commas outside of quotes; `None` when quotes are not in order.
-fn split(text: &str) -> Option<Vec<String>> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (field, after) = rest.split_at(end);
-                if field.contains('"') {
-                    return None;
-                }
-                (field.to_owned(), after)
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None => return after.is_empty().then_some(fields),
-        }
-    }
-}
-
-/// Reads to the closing quote; two quotes are one.
-fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
-    let mut field = String::new();
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        field.push_str(part);
-        match after.strip_prefix('"') {
-            Some(next) => {
-                field.push('"');
-                rest = next;
-            }
-            None => return Some((field, after)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fields_are_split_as_go_does() {
-        let of = |text: &str| split(text).map(|fields| fields.join("|"));
-        assert_eq!(of("a=1,b=2").as_deref(), Some("a=1|b=2"));
-        assert_eq!(of("a=1,\"name=x,y\",c=\"").as_deref(), None);
-        assert_eq!(of("a=1,\"name=x,y\",c=3").as_deref(), Some("a=1|name=x,y|c=3"));
-        assert_eq!(of("\"a=say \"\"x\"\"\"").as_deref(), Some("a=say \"x\""));
-        assert_eq!(of("\"a").as_deref(), None);
-        assert_eq!(of("\"a\"b").as_deref(), None);
-    }
 
     #[test]
     fn what_nobody_takes_is_named() {
