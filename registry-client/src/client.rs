@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::download::{self, Downloaded};
 use crate::error::Result;
 use crate::manifest::Descriptor;
+use crate::object::Object;
 use crate::options::ClientOptions;
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -125,6 +126,30 @@ impl Client {
     /// `Status` when the server has no such file, `UnsafeLocation` for a redirect that may not be followed, `TooLarge`, `Offline`.
     pub async fn download(&self, url: &str, authorization: Option<&Secret>, path: &Path) -> Result<Downloaded> {
         Box::pin(download::download(&self.transport, url, authorization, path)).await
+    }
+
+    /// Tells whether there is an object at a signed address, as Amazon S3 has them.
+    ///
+    /// # Errors
+    /// `Status`, `Connect`, `Offline`; never with the address's query.
+    pub async fn object_exists(&self, url: &str) -> Result<bool> {
+        Box::pin(Object::new(&self.transport, url)?.exists()).await
+    }
+
+    /// Opens the object at a signed address; `None` when there is none.
+    ///
+    /// # Errors
+    /// As for [`Client::object_exists`].
+    pub async fn open_object(&self, url: &str) -> Result<Option<BlobStream<'static>>> {
+        Box::pin(Object::new(&self.transport, url)?.open()).await
+    }
+
+    /// Writes a file to a signed address. S3 takes at most 5 GiB in this way.
+    ///
+    /// # Errors
+    /// As for [`Client::object_exists`], and `Io` when the file cannot be read.
+    pub async fn write_object(&self, url: &str, file: &Path) -> Result<()> {
+        Box::pin(Object::new(&self.transport, url)?.write(file)).await
     }
 
     /// Fetches an image with all its layers, and gives it its name in the store.

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod image_config;
 mod layout;
 mod manifest;
+mod object;
 mod options;
 mod platform;
 mod progress;

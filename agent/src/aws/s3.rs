@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation, SigningSettings,
@@ -11,50 +12,89 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 
+use roadstead_registry_client::Secret;
+
 use super::AwsError;
 
-/// Time for which the address is good; a download begins at once.
+/// Time for which an address is good; what it is for begins at once.
 const EXPIRY: Duration = Duration::from_secs(900);
 
-/// Makes an address of `bucket`'s object `key` that can be fetched for a while, signed by the AWS default chain. `AWS_ENDPOINT_URL`
-/// is honoured.
-pub(crate) async fn signed_url(bucket: &str, key: &str, ca: Option<&Path>) -> Result<String, AwsError> {
-    let config = super::loader(None, ca)?.load().await;
-    let region = config.region().map(ToString::to_string);
-    let region = region.ok_or_else(|| AwsError::S3("no region: set AWS_REGION".to_owned()))?;
-    let provider = config.credentials_provider();
-    let provider = provider.ok_or_else(|| AwsError::S3("no credentials".to_owned()))?;
-    let credentials = provider.provide_credentials().await;
-    let credentials =
-        credentials.map_err(|error| AwsError::S3(format!("no credentials: {}", crate::error::chain(&error))))?;
-    let url = address(config.endpoint_url(), &region, bucket, key);
+/// Which service, and who asks it. What is not given comes from the AWS default chain.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) region: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    /// Access key, secret key and, for passing ones, session token.
+    pub(crate) keys: Option<(String, Secret, Option<Secret>)>,
+}
 
-    let mut settings = SigningSettings::default();
-    settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(EXPIRY);
-    settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
-    settings.percent_encoding_mode = PercentEncodingMode::Single;
-    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
-    let failed = |error: &dyn std::fmt::Display| AwsError::S3(format!("cannot sign a request: {error}"));
-    let identity = credentials.into();
-    let parameters = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(&region)
-        .name("s3")
-        .time(SystemTime::now())
-        .settings(settings)
-        .build()
-        .map_err(|error| failed(&error))?;
-    let request = SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::UnsignedPayload);
-    let request = request.map_err(|error| failed(&error))?;
-    let signed = sign(request, &parameters.into()).map_err(|error| failed(&error))?;
-    let (instructions, _) = signed.into_parts();
-    let query: Vec<String> = instructions
-        .params()
-        .iter()
-        .map(|(name, value)| format!("{}={}", percent(name, false), percent(value, false)))
-        .collect();
-    Ok(format!("{url}?{}", query.join("&")))
+/// Signs addresses of one service.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    region: String,
+    endpoint: Option<String>,
+    credentials: Credentials,
+}
+
+impl Signer {
+    /// Asks for region and credentials; `AWS_ENDPOINT_URL` is honoured.
+    pub(crate) async fn new(settings: &Settings, ca: Option<&Path>) -> Result<Self, AwsError> {
+        let config = super::loader(settings.region.as_deref(), ca)?.load().await;
+        let region = config.region().map(ToString::to_string);
+        let region = region.ok_or_else(|| AwsError::S3("no region: set AWS_REGION".to_owned()))?;
+        let credentials = match &settings.keys {
+            Some((key, secret, token)) => {
+                let token = token.as_ref().map(|token| token.expose().to_owned());
+                Credentials::new(key, secret.expose(), token, None, "given")
+            }
+            None => {
+                let provider = config.credentials_provider();
+                let provider = provider.ok_or_else(|| AwsError::S3("no credentials".to_owned()))?;
+                let credentials = provider.provide_credentials().await;
+                credentials.map_err(|error| AwsError::S3(format!("no credentials: {}", crate::error::chain(&error))))?
+            }
+        };
+        let endpoint = settings
+            .endpoint
+            .clone()
+            .or_else(|| config.endpoint_url().map(str::to_owned));
+        Ok(Self {
+            region,
+            endpoint,
+            credentials,
+        })
+    }
+
+    /// Makes an address of `bucket`'s object `key` that can be used for a while with one method.
+    pub(crate) fn sign(&self, method: &str, bucket: &str, key: &str) -> Result<String, AwsError> {
+        let url = address(self.endpoint.as_deref(), &self.region, bucket, key);
+        let mut settings = SigningSettings::default();
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(EXPIRY);
+        settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        let failed = |error: &dyn std::fmt::Display| AwsError::S3(format!("cannot sign a request: {error}"));
+        let identity = self.credentials.clone().into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("s3")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()
+            .map_err(|error| failed(&error))?;
+        let request = SignableRequest::new(method, &url, std::iter::empty(), SignableBody::UnsignedPayload);
+        let request = request.map_err(|error| failed(&error))?;
+        let signed = sign(request, &parameters.into()).map_err(|error| failed(&error))?;
+        let (instructions, _) = signed.into_parts();
+        let query: Vec<String> = instructions
+            .params()
+            .iter()
+            .map(|(name, value)| format!("{}={}", percent(name, false), percent(value, false)))
+            .collect();
+        Ok(format!("{url}?{}", query.join("&")))
+    }
 }
 
 /// The address of an object: below the bucket's own host, or below the endpoint where one is set. A dot in the bucket's name would

@@ -62,3 +62,53 @@ fn a_context_on_s3() {
     assert_eq!(done.status, Some(2), "{}", done.stderr);
     assert!(done.stderr.contains("expected s3://BUCKET/KEY"), "{}", done.stderr);
 }
+
+#[test]
+fn a_cache_on_s3_is_all_that_a_fresh_machine_needs() {
+    let mut workspace = Workspace::new();
+    let moto = services::moto();
+    services::use_moto(&mut workspace, &moto);
+    put(&moto, "/caches", b"");
+    std::fs::create_dir_all(workspace.path("context")).unwrap();
+    std::fs::copy("/usr/bin/busybox", workspace.path("context/busybox")).expect("busybox-static is needed");
+    workspace.write(
+        "context/Dockerfile",
+        "FROM scratch AS build\nCOPY busybox /bin/busybox\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n\
+         RUN --mount=type=cache,target=/cache echo kept > /cache/kept; echo made > /made\nFROM scratch\nCOPY --from=build /made /\n",
+    );
+    let place = "type=s3,bucket=caches,prefix=team/,name=app;app-main";
+    let to = format!("{place},mode=max,mounts=true");
+    let context = workspace.path("context").display().to_string();
+    let build = |workspace: &mut Workspace, data: &str, more: &[&str]| {
+        workspace.set("ROADSTEAD_DATA", &workspace.path(data).display().to_string());
+        let image = workspace.path(&format!("{data}-image")).display().to_string();
+        let done = workspace.roadstead(&[&["build", "-t", "app", "--iidfile", &image], more, &[&context]].concat());
+        assert_eq!(done.status, Some(0), "{}", done.stderr);
+        (workspace.read(&format!("{data}-image")), done.stderr)
+    };
+    let (first, _) = build(&mut workspace, "one", &["--cache-to", &to]);
+    let (second, log) = build(&mut workspace, "two", &["--cache-from", &place.replace("app;", "")]);
+    assert_eq!(first, second);
+    assert_eq!(log.matches(" CACHED").count(), 3, "{log}");
+    // What the build needs as files comes from the bucket, too.
+    workspace.write(
+        "context/Dockerfile",
+        &workspace.read("context/Dockerfile").replace("/made /", "/made /again"),
+    );
+    let (_, log) = build(&mut workspace, "three", &["--cache-from", place]);
+    assert_eq!(log.matches(" CACHED").count(), 2, "{log}");
+
+    workspace.set("ROADSTEAD_DATA", &workspace.path("four").display().to_string());
+    let none = "type=s3,bucket=caches,name=none,secret_access_key=hush-hush,access_key_id=k";
+    let done = workspace.roadstead(&["build", "--cache-from", none, &context]);
+    assert_eq!(done.status, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("none is not there"), "{}", done.stderr);
+    assert!(!done.stderr.contains("hush-hush") && !done.stderr.contains("a-secret-access-key"));
+    let done = workspace.roadstead(&["build", "--cache-to", "type=s3,bucket=nothing", &context]);
+    assert_eq!(done.status, Some(1), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("exporting cache to s3://nothing"),
+        "{}",
+        done.stderr
+    );
+}

@@ -1,5 +1,8 @@
-//! The layer cache: what a step's result depends on ([`key`]), where results are remembered ([`local`]), and directories that outlive a build ([`mounts`]).
+//! The layer cache: what a step's result depends on ([`key`]), where results are remembered ([`local`]), how they come from other
+//! machines ([`document`], [`imported`]), and directories that outlive a build ([`mounts`]).
 
+pub mod document;
+pub mod imported;
 pub mod key;
 pub mod local;
 pub mod mounts;

@@ -3,15 +3,22 @@
 //! One id has one directory, and more where `sharing=private` asks for them while others are in use. Beside each lies a file that
 //! its users lock; a process's end frees it.
 
-use crate::beneath::FileError;
+use super::key::KeyBuilder;
+use crate::beneath::{Dir, FileError};
 use crate::dockerfile::mount::Sharing;
+use crate::layer::write::StepLayer;
 use roadstead_registry_client::Digest;
+use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often a directory that somebody has locked is asked for again.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// The directory of an id that is not private, and the first of a private one.
+const FIRST: &str = "0";
+/// Ending of the note beside a directory that tells what was saved of it.
+const SAVED: &str = "saved";
 /// More commands than this never use one private cache at once.
 const MOST: usize = 1000;
 
@@ -63,7 +70,67 @@ impl CacheMounts {
     }
 }
 
+/// What was last saved of a cache mount for other machines, or taken from them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedMount {
+    /// The files, as a layer upon nothing.
+    pub layer: StepLayer,
+    /// Digest of names, kinds, owners, sizes and times: as long as it stays, nothing is saved anew.
+    pub state: Digest,
+}
+
+impl CacheMounts {
+    /// Tells whether there is a directory of `key`.
+    #[must_use]
+    pub fn has(&self, key: &Digest) -> bool {
+        self.dir.join(key.hex()).join(FIRST).is_dir()
+    }
+
+    /// Takes the directory of `key` for nobody else; `None` when somebody uses it, or there is none.
+    ///
+    /// # Errors
+    /// When its lock cannot be opened.
+    pub fn take_idle(&self, key: &Digest) -> Result<Option<CacheMount>, FileError> {
+        if !self.has(key) {
+            return Ok(None);
+        }
+        let home = self.dir.join(key.hex());
+        let lock = wait_for(&home.join(format!("{FIRST}.lock")), false, &|| true)?;
+        Ok(lock.map(|lock| CacheMount {
+            path: home.join(FIRST),
+            _lock: lock,
+        }))
+    }
+}
+
 impl CacheMount {
+    /// What was last saved of it. A note that cannot be read is none.
+    #[must_use]
+    pub fn saved(&self) -> Option<SavedMount> {
+        serde_json::from_slice(&std::fs::read(self.path.with_extension(SAVED)).ok()?).ok()
+    }
+
+    /// Notes what was saved of it.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn note_saved(&self, saved: &SavedMount) -> Result<(), FileError> {
+        let (path, part) = (self.path.with_extension(SAVED), self.path.with_extension("saving"));
+        let failed = |e| FileError::new("write", &path, e);
+        std::fs::write(&part, serde_json::to_vec(saved).unwrap_or_default()).map_err(failed)?;
+        std::fs::rename(&part, &path).map_err(failed)
+    }
+
+    /// Digests what can be seen of the files without reading them: names, kinds, modes, owners, sizes and times.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn state(&self) -> Result<Digest, FileError> {
+        let mut key = KeyBuilder::new("cache mount state");
+        add_state(&Dir::open(&self.path)?, Path::new(""), &mut key)?;
+        Ok(key.finish())
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -71,12 +138,36 @@ impl CacheMount {
     }
 }
 
+fn add_state(root: &Dir, path: &Path, key: &mut KeyBuilder) -> Result<(), FileError> {
+    let dir = root.plain_dir(path)?;
+    for name in dir.names()? {
+        let Some(stat) = dir.metadata(&name)? else { continue };
+        key.add("name", name.as_encoded_bytes());
+        let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
+        let numbers = [
+            i128::from(stat.st_mode),
+            i128::from(stat.st_uid),
+            i128::from(stat.st_gid),
+            i128::from(stat.st_size),
+        ];
+        key.add("stat", format!("{numbers:?} {seconds}.{nanoseconds}"));
+        if crate::beneath::kind(&stat).is_dir() {
+            add_state(root, &path.join(&name), key)?;
+        }
+        key.add("end", "");
+    }
+    Ok(())
+}
+
 /// Locks a directory's file; gives the directory's name.
 fn locked(home: &Path, sharing: Sharing, canceled: &impl Fn() -> bool) -> Result<Option<(String, File)>, FileError> {
     if sharing != Sharing::Private {
-        return Ok(
-            wait_for(&home.join("0.lock"), sharing == Sharing::Shared, canceled)?.map(|lock| ("0".to_owned(), lock))
-        );
+        return Ok(wait_for(
+            &home.join(format!("{FIRST}.lock")),
+            sharing == Sharing::Shared,
+            canceled,
+        )?
+        .map(|lock| (FIRST.to_owned(), lock)));
     }
     for number in 0..MOST {
         let path = home.join(format!("{number}.lock"));

@@ -2,6 +2,7 @@
 
 use super::config::ImageState;
 use super::form::{Form, Place};
+use crate::cache::document::CacheDocument;
 use crate::layer::write::Layer;
 use roadstead_registry_client::{Descriptor, Digest, Index, Manifest, Platform, Result, Store, media_type};
 
@@ -22,7 +23,7 @@ impl Image {
     }
 }
 
-/// Writes config and manifest of the image for `platform`.
+/// Writes config and manifest of the image for `platform`; the config holds `inline_cache`, if that is given.
 ///
 /// # Errors
 /// `InvalidDocument` when a layer has no media type of docker's and shall have one; when the store cannot be written.
@@ -32,10 +33,11 @@ pub fn manifest(
     platform: &Platform,
     layers: &[Layer],
     created: &str,
+    inline_cache: Option<&CacheDocument>,
     form: &Form,
 ) -> Result<Image> {
     let diff_ids: Vec<Digest> = layers.iter().map(|l| l.diff_id.clone()).collect();
-    let config = state.to_bytes(created, &diff_ids);
+    let config = state.to_bytes(created, &diff_ids, inline_cache);
     let config_digest = store.put(&config)?;
     let (manifest_type, config_type) = match form.docker_types {
         false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),

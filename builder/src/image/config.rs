@@ -1,5 +1,6 @@
 //! The image config as instructions change it, and its JSON with sorted keys.
 
+use crate::cache::document::{CacheDocument, INLINE_FIELD};
 use crate::dockerfile::instruction::{Command, Healthcheck};
 use roadstead_registry_client::{Digest, ImageConfig, Platform};
 use serde_json::{Map, Value, json};
@@ -241,7 +242,7 @@ impl ImageState {
 
     /// Writes the config document. Keys are sorted, so equal states give equal bytes.
     #[must_use]
-    pub fn to_bytes(&self, created: &str, diff_ids: &[Digest]) -> Vec<u8> {
+    pub fn to_bytes(&self, created: &str, diff_ids: &[Digest], inline_cache: Option<&CacheDocument>) -> Vec<u8> {
         let set = |names: &BTreeSet<String>| Value::Object(names.iter().map(|n| (n.clone(), json!({}))).collect());
         let mut config = self.rest.clone();
         let env: Vec<String> = self.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -271,6 +272,9 @@ impl ImageState {
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
         if let Some(document) = document.as_object_mut() {
+            if let Some(cache) = inline_cache {
+                document.insert(INLINE_FIELD.to_owned(), cache.to_value());
+            }
             for (name, value) in [("variant", &self.platform.variant), ("author", &self.author)] {
                 if let Some(value) = value {
                     document.insert(name.into(), json!(value));
@@ -292,7 +296,7 @@ mod tests {
         state.labels.insert("z".into(), "1".into());
         state.labels.insert("a".into(), "2".into());
         state.set_cmd(&Command::Shell("x".into()));
-        let text = String::from_utf8(state.to_bytes("1980-01-01T00:00:01Z", &[])).unwrap();
+        let text = String::from_utf8(state.to_bytes("1980-01-01T00:00:01Z", &[], None)).unwrap();
         assert_eq!(
             text,
             r#"{"architecture":"amd64","config":{"ArgsEscaped":true,"Cmd":["/bin/sh","-c","x"],"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Labels":{"a":"2","z":"1"},"WorkingDir":"/"},"created":"1980-01-01T00:00:01Z","history":[],"os":"linux","rootfs":{"diff_ids":[],"type":"layers"}}"#
@@ -309,7 +313,7 @@ mod tests {
         state.set_entrypoint(&Command::Exec(vec!["e".into()]));
         assert_eq!(state.cmd, Some(vec!["c".into()]));
         assert!(
-            String::from_utf8(state.to_bytes("", &[]))
+            String::from_utf8(state.to_bytes("", &[], None))
                 .unwrap()
                 .contains("\"Vendor\":1")
         );

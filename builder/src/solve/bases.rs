@@ -2,13 +2,14 @@
 
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
+use super::lost::Lost;
 use super::step::end;
 use super::tools::Tools;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{
-    Descriptor, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
+    Descriptor, Digest, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
     media_type,
 };
 use std::collections::HashMap;
@@ -32,15 +33,18 @@ type Slot = Arc<tokio::sync::Mutex<Option<Base>>>;
 #[derive(Debug)]
 pub(super) struct Bases {
     cancel: Cancel,
+    /// Layers that must be made again.
+    pub(super) lost: Arc<Lost>,
     slots: Mutex<HashMap<String, Slot>>,
     /// One lock a chain id, so that stages that share layers unpack each once.
     unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Bases {
-    pub(super) fn new(cancel: &Cancel) -> Self {
+    pub(super) fn new(cancel: &Cancel, lost: &Arc<Lost>) -> Self {
         Self {
             cancel: cancel.clone(),
+            lost: Arc::clone(lost),
             slots: Mutex::default(),
             unpacking: Mutex::default(),
         }
@@ -109,18 +113,16 @@ impl Bases {
                 .or_default(),
         );
         let _held = lock.lock().await;
-        let mut wanted = Vec::new();
-        for layer in &layers[first..] {
-            // One that never had a blob was there a moment ago: somebody else removed it.
-            let gone = || BuildError::Other(format!("the unpacked layer {} is gone: build again", layer.diff_id));
-            wanted.push(layer.packed().ok_or_else(gone)?);
+        let wanted = self.wanted(tools, &layers[first..], &chain[first..])?;
+        if let Err(error) = self.fetch(tools, &wanted).await {
+            return Err(self.or_lost(tools, &layers[first..], error));
         }
-        self.fetch(tools, &wanted).await?;
         for at in first..layers.len() {
             if tools.layers.has(&chain[at]) {
                 continue;
             }
-            let (tools, chain, layer) = (Arc::clone(tools), chain[..=at].to_vec(), wanted[at - first].clone());
+            let Some(layer) = layers[at].packed() else { continue };
+            let (tools, chain) = (Arc::clone(tools), chain[..=at].to_vec());
             let unpacking = tokio::task::spawn_blocking(move || {
                 let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
                 let result = tools.layers.unpack(&tools.store, &chain, &layer);
@@ -135,6 +137,37 @@ impl Bases {
                 .map_err(|e| BuildError::Other(format!("unpacking a layer ended early: {e}")))??;
         }
         Ok(chain)
+    }
+}
+
+impl Bases {
+    /// The blobs of layers that do not lie unpacked. One without blob is known by its digest only.
+    fn wanted(&self, tools: &Tools, layers: &[StepLayer], chain: &[ChainId]) -> Result<Vec<Layer>> {
+        let missing = layers.iter().zip(chain).filter(|(_, id)| !tools.layers.has(id));
+        let missing: Vec<&StepLayer> = missing.map(|(layer, _)| layer).collect();
+        let gone = missing.iter().filter(|layer| layer.descriptor.is_none());
+        let gone: Vec<&Digest> = gone.map(|layer| &layer.diff_id).collect();
+        if let Some(first) = gone.first() {
+            self.lost.add(gone.iter().copied());
+            return Err(BuildError::Lost((*first).clone()));
+        }
+        Ok(missing.iter().filter_map(|layer| layer.packed()).collect())
+    }
+
+    /// Makes a failed download one of layers that steps can make again, where it is that of a cached layer.
+    fn or_lost(&self, tools: &Tools, layers: &[StepLayer], error: BuildError) -> BuildError {
+        if error.is_canceled() {
+            return error;
+        }
+        let is_gone = |layer: &&StepLayer| {
+            let blob = layer.descriptor.as_ref().filter(|_| layer.compressor.is_some());
+            blob.is_some_and(|blob| !tools.store.has(&blob.digest))
+        };
+        let gone: Vec<&Digest> = layers.iter().filter(is_gone).map(|layer| &layer.diff_id).collect();
+        match gone.first() {
+            Some(first) if self.lost.add(gone.iter().copied()) => BuildError::Lost((*first).clone()),
+            _ => error,
+        }
     }
 }
 

@@ -24,6 +24,16 @@ pub(super) struct Registered {
     id: u32,
 }
 
+/// Throws one switch after another one, until dropped.
+#[derive(Debug)]
+pub(super) struct Following(tokio::task::JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Default for Cancel {
     fn default() -> Self {
         Self {
@@ -36,6 +46,17 @@ impl Default for Cancel {
 }
 
 impl Cancel {
+    /// A switch of its own that is thrown with this one, as long as what comes with it lives. Throwing it leaves this one alone.
+    pub(super) fn child(&self) -> (Self, Following) {
+        let (parent, child) = (self.clone(), Self::default());
+        let thrown = child.clone();
+        let following = tokio::spawn(async move {
+            parent.canceled().await;
+            thrown.cancel();
+        });
+        (child, Following(following))
+    }
+
     /// Throws the switch. Later calls change nothing.
     pub fn cancel(&self) {
         self.inner.thrown.send_replace(true);

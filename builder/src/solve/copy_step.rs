@@ -198,7 +198,7 @@ impl StageRun<'_> {
         } else {
             self.chain()
         };
-        let in_image = self.in_image;
+        let packs = self.packs;
         self.blocking(move |shared| {
             let layers = &shared.tools.layers;
             let owner = match &plan.chown {
@@ -228,7 +228,7 @@ impl StageRun<'_> {
                 .iter()
                 .all(|source| source.tree.is_unchanged(&source.selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
-            Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], in_image)?, steady))
+            Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], packs)?, steady))
         })
         .await
     }

@@ -43,6 +43,9 @@ pub enum BuildError {
     /// The build was stopped.
     #[error("the build was canceled")]
     Canceled,
+    /// The files of a layer are needed, and only its digest is known. Never leaves the solver.
+    #[error("the files of the layer {0} are gone: build again")]
+    Lost(roadstead_registry_client::Digest),
     /// A registry or the store failed.
     #[error(transparent)]
     Registry(#[from] roadstead_registry_client::Error),
@@ -97,6 +100,11 @@ impl BuildError {
             )),
             _ => None,
         }
+    }
+
+    /// Tells whether the build can go on by running steps whose results are gone.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost(_))
     }
 
     /// Tells whether the user's own stop ended the build.

@@ -1,6 +1,7 @@
 //! What was built, written as an image in a form.
 
 use super::bases::Bases;
+use super::cache_to::inline_document;
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::packing::{is_packed_as, repack};
@@ -37,7 +38,16 @@ async fn write(tools: &Arc<Tools>, built: &Built, form: &Form, cancel: &Cancel) 
     let (mut images, mut notes) = (Vec::new(), Vec::new());
     for one in &built.platforms {
         let layers = layers(tools, one, form, cancel).await?;
-        let image = assemble::manifest(&tools.store, &one.state, &one.platform, &layers, &one.created, form)?;
+        let cache = built.inline_cache.then(|| inline_document(built, &layers));
+        let image = assemble::manifest(
+            &tools.store,
+            &one.state,
+            &one.platform,
+            &layers,
+            &one.created,
+            cache.as_ref(),
+            form,
+        )?;
         notes.push(format!("exporting manifest {}", image.descriptor.digest));
         if let Some(config) = &image.config_digest {
             notes.push(format!("exporting config {config}"));
@@ -63,7 +73,9 @@ async fn layers(tools: &Arc<Tools>, one: &BuiltPlatform, form: &Form, cancel: &C
             layers.push(blob);
             continue;
         }
-        Bases::new(cancel).fetch(tools, std::slice::from_ref(&blob)).await?;
+        Bases::new(cancel, &Arc::default())
+            .fetch(tools, std::slice::from_ref(&blob))
+            .await?;
         let (tools, layer, compression) = (Arc::clone(tools), layer.clone(), form.compression);
         let repacking = tokio::task::spawn_blocking(move || repack(&tools, &layer, compression));
         let repacked = repacking
@@ -87,5 +99,5 @@ fn wants_another(layer: &StepLayer, blob: &Layer, form: &Form) -> bool {
 /// # Errors
 /// When a base layer cannot be fetched or unpacked.
 pub async fn unpacked(tools: &Arc<Tools>, one: &BuiltPlatform, cancel: &Cancel) -> Result<Vec<ChainId>> {
-    Bases::new(cancel).unpack(tools, &one.layers).await
+    Bases::new(cancel, &Arc::default()).unpack(tools, &one.layers).await
 }

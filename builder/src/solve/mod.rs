@@ -1,7 +1,9 @@
 //! The solver: which steps a target needs, what each depends on, and the running of those whose result is not known yet.
 
 mod bases;
+mod cache_to;
 mod cancel;
+mod carried_mounts;
 mod copy_plan;
 mod copy_step;
 mod error;
@@ -11,6 +13,7 @@ mod fetch;
 mod graph;
 mod history;
 mod images;
+mod lost;
 mod mounts;
 mod named;
 mod packing;
@@ -23,8 +26,10 @@ mod step;
 mod steps;
 mod stored_base;
 mod tools;
+mod used;
 mod variables;
 
+pub use cache_to::{CacheMode, CacheTo, cache_document};
 pub use cancel::Cancel;
 pub use error::BuildError;
 pub use export::{export, unpacked};
@@ -37,3 +42,4 @@ pub use secret::{MAX_SECRET, Secret};
 pub use shared::{Built, BuiltPlatform, LayerHook, Request};
 pub use stored_base::stored_base;
 pub use tools::Tools;
+pub use used::Used;

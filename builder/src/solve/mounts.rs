@@ -1,5 +1,6 @@
 //! The mounts of a RUN: what they depend on, and their files made ready for the sandbox.
 
+use super::carried_mounts;
 use super::copy_step::From;
 use super::error::{BuildError, Result};
 use super::shared::Shared;
@@ -131,6 +132,9 @@ impl StageRun<'_> {
             if let Files::Layers(layers) = &one.origin {
                 self.shared.bases.unpack(&self.shared.tools, layers).await?;
             }
+            if let Mount::Cache { .. } = &one.mount {
+                carried_mounts::fetch(self.shared, &one.cache_key(self.shared)).await;
+            }
         }
         Ok(())
     }
@@ -242,7 +246,13 @@ impl Wanted {
         else {
             return Err(BuildError::Other("no cache mount".to_owned()));
         };
+        shared.used.add_mount(key);
+        let carried = std::cell::Cell::new(None);
         let fill = |path: &Path| -> Result<()> {
+            carried.set(carried_mounts::fill(shared, key, path)?);
+            if carried.get().is_some() {
+                return give(path, *access);
+            }
             match &self.origin {
                 Files::Nothing => {}
                 Files::Layers(_) => {
@@ -262,7 +272,11 @@ impl Wanted {
         };
         let mounts = &shared.tools.mounts;
         let taken = mounts.take(key, *sharing, || shared.cancel.is_canceled(), fill)?;
-        taken.ok_or(BuildError::Canceled)
+        let taken = taken.ok_or(BuildError::Canceled)?;
+        if let Some(layer) = carried.get() {
+            carried_mounts::note_filled(&taken, layer)?;
+        }
+        Ok(taken)
     }
 
     fn secret(&self, shared: &Shared, scratch: &Path, number: usize, ready: &mut Ready) -> Result<()> {

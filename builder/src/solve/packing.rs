@@ -19,18 +19,18 @@ use std::path::PathBuf;
 
 /// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
 ///
-/// A layer that no image will hold and that lies unpacked gets no blob.
+/// A layer that lies unpacked gets a blob only when `packs` says so: when an image will hold it, or a cache.
 pub(super) fn keep(
     shared: &Shared,
     mut rootfs: Rootfs,
     parent: &[ChainId],
     unpacked_on: Option<&[ChainId]>,
     leave_out: &[PathBuf],
-    in_image: bool,
+    packs: bool,
 ) -> Result<Record> {
     rootfs.unmount();
     let stays_unpacked = unpacked_on.is_some() && leave_out.is_empty();
-    let writer = if stays_unpacked && !in_image {
+    let writer = if stays_unpacked && !packs {
         LayerWriter::diff_id_only()
     } else {
         LayerWriter::new(&shared.tools.store, shared.request.compression).map_err(BuildError::Layer)?

@@ -5,10 +5,12 @@ use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::execute::run_stages;
 use super::graph::Graph;
+use super::lost::Lost;
 use super::run_options::hostname;
 use super::shared::{Built, BuiltPlatform, Request, Shared};
 use super::steps::Steps;
 use super::tools::Tools;
+use super::used::Used;
 use super::variables::{Globals, unused_args};
 use crate::rootfs::diff::DEFAULT_EPOCH;
 use roadstead_registry_client::Platform;
@@ -16,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
+/// Beginnings of a build: each but the last finds layers that are lost, those of a whole stage at once.
+const MOST_ATTEMPTS: usize = 64;
 /// Makes the image an index even for one platform.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
@@ -34,27 +38,62 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
             .progress
             .warn(format!("build argument `{name}` was not consumed: no ARG declares it"));
     }
-    let common = Common {
+    let attempts = Attempts {
         tools,
         request: Arc::new(request),
-        bases: Arc::new(Bases::new(cancel)),
-        steps: Arc::default(),
-        slots: Arc::new(Semaphore::new(
-            std::thread::available_parallelism().map_or(2, usize::from).max(2),
-        )),
-        cancel: cancel.clone(),
-        shows_platform: platforms.len() > 1,
+        platforms,
+        lost: Arc::default(),
     };
-    let mut builds = Vec::new();
-    for platform in &platforms {
-        builds.push(common.platform(platform)?);
+    for _ in 0..MOST_ATTEMPTS {
+        match attempts.once(is_index, cancel).await {
+            Err(BuildError::Lost(_)) if !cancel.is_canceled() => {
+                let notice = "the files of a cached step are needed and not here: it runs again";
+                attempts.tools.progress.start(notice).done();
+            }
+            ended => return ended,
+        }
     }
-    let epoch = builds.first().and_then(|build| build.given_epoch);
-    Ok(Built {
-        platforms: run_all(builds).await?,
-        is_index,
-        epoch,
-    })
+    attempts.once(is_index, cancel).await
+}
+
+/// A build, with what was learnt by beginning it.
+struct Attempts {
+    tools: Arc<Tools>,
+    request: Arc<Request>,
+    platforms: Vec<Platform>,
+    lost: Arc<Lost>,
+}
+
+impl Attempts {
+    /// Builds as long as all files that are needed can be had. [`BuildError::Lost`] tells of some that were not known to be lost.
+    async fn once(&self, is_index: bool, cancel: &Cancel) -> Result<Built> {
+        // A step that fails stops the others of its attempt.
+        let (cancel, _following) = cancel.child();
+        let common = Common {
+            tools: Arc::clone(&self.tools),
+            request: Arc::clone(&self.request),
+            bases: Arc::new(Bases::new(&cancel, &self.lost)),
+            steps: Arc::default(),
+            used: Arc::default(),
+            slots: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            )),
+            cancel,
+            shows_platform: self.platforms.len() > 1,
+        };
+        let mut builds = Vec::new();
+        for platform in &self.platforms {
+            builds.push(common.platform(platform)?);
+        }
+        let epoch = builds.first().and_then(|build| build.given_epoch);
+        Ok(Built {
+            platforms: run_all(builds).await?,
+            is_index,
+            epoch,
+            inline_cache: common.request.inline_cache,
+            used: common.used,
+        })
+    }
 }
 
 /// Runs the builds side by side; gives what they gave in their order, or the failure that stopped the others.
@@ -119,6 +158,7 @@ struct Common {
     request: Arc<Request>,
     bases: Arc<Bases>,
     steps: Arc<Steps>,
+    used: Arc<Used>,
     slots: Arc<Semaphore>,
     cancel: Cancel,
     shows_platform: bool,
@@ -155,6 +195,7 @@ impl Common {
             request: Arc::clone(request),
             bases: Arc::clone(&self.bases),
             steps: Arc::clone(&self.steps),
+            used: Arc::clone(&self.used),
             cancel: self.cancel.clone(),
             epoch,
             created,

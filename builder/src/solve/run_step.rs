@@ -56,8 +56,8 @@ struct Task {
     user: String,
     mounts: Vec<Wanted>,
     no_network: bool,
-    /// Whether the image will hold what it changes.
-    in_image: bool,
+    /// Whether what it changes gets a blob.
+    packs: bool,
 }
 
 impl StageRun<'_> {
@@ -143,7 +143,7 @@ impl StageRun<'_> {
             user: self.state.user.clone(),
             mounts: Vec::new(),
             no_network: false,
-            in_image: self.in_image,
+            packs: self.packs,
         }
     }
 
@@ -232,7 +232,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     command(shared, &plan, vertex)?;
     drop(ready);
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    keep_run(shared, rootfs, chain, &made, task.in_image)
+    keep_run(shared, rootfs, chain, &made, task.packs)
 }
 
 /// Puts the mounts in the order in which one can lie within another, and the builder's own files behind them.
@@ -275,7 +275,7 @@ fn keep_run(
     rootfs: crate::rootfs::overlay::Rootfs,
     chain: &[ChainId],
     made: &[PathBuf],
-    in_image: bool,
+    packs: bool,
 ) -> Result<Record> {
     let changes = rootfs.changes()?;
     let mut leave_out = Vec::new();
@@ -289,7 +289,7 @@ fn keep_run(
         }
     }
     drop(changes);
-    keep(shared, rootfs, chain, Some(chain), &leave_out, in_image)
+    keep(shared, rootfs, chain, Some(chain), &leave_out, packs)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {

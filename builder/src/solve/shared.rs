@@ -8,7 +8,9 @@ use super::run_options::RunOptions;
 use super::secret::Secret;
 use super::steps::Steps;
 use super::tools::Tools;
+use super::used::Used;
 use super::variables::Scope;
+use crate::cache::imported::Imported;
 use crate::context::Context;
 use crate::dockerfile::{Dockerfile, Instruction};
 use crate::image::config::ImageState;
@@ -58,6 +60,12 @@ pub struct Request {
     pub secrets: BTreeMap<String, Secret>,
     /// `--ssh`, by id; never part of a cache key.
     pub ssh: BTreeMap<String, Agent>,
+    /// Caches of other machines.
+    pub cache_from: Arc<Imported>,
+    /// Whether layers that no image holds get blobs, too, for a cache that is carried elsewhere.
+    pub pack_all: bool,
+    /// Whether the image's config holds a cache.
+    pub inline_cache: bool,
     /// Called for each layer of the target as soon as it is known, base layers included.
     pub on_layer: Option<LayerHook>,
 }
@@ -81,6 +89,10 @@ pub struct Built {
     pub is_index: bool,
     /// `SOURCE_DATE_EPOCH`, if it was given.
     pub epoch: Option<i64>,
+    /// Whether the image says which step gave which of its layers.
+    pub inline_cache: bool,
+    /// The steps it consists of, for a cache that is carried elsewhere.
+    pub used: Arc<Used>,
 }
 
 /// What a build gave for one platform.
@@ -102,6 +114,7 @@ pub(super) struct Shared {
     pub(super) request: Arc<Request>,
     pub(super) bases: Arc<Bases>,
     pub(super) steps: Arc<Steps>,
+    pub(super) used: Arc<Used>,
     pub(super) cancel: Cancel,
     pub(super) epoch: i64,
     /// `epoch` as the config writes it.
@@ -210,7 +223,7 @@ pub(super) fn of_step(shared: &Shared, instruction: &Instruction, error: BuildEr
 
 /// Tells whether an error needs no place: it has one, or nobody's instruction is to blame.
 fn has_place(error: &BuildError) -> bool {
-    error.is_canceled() || matches!(error, BuildError::At { .. } | BuildError::Step { .. })
+    error.is_canceled() || error.is_lost() || matches!(error, BuildError::At { .. } | BuildError::Step { .. })
 }
 
 fn with_causes(error: &BuildError) -> String {

@@ -23,8 +23,10 @@ pub(super) struct StageRun<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) results: &'a Arc<Results>,
     pub(super) index: usize,
-    /// Whether the image will hold this stage's layers; others are never compressed.
+    /// Whether the image will hold this stage's layers.
     pub(super) in_image: bool,
+    /// Whether its layers get blobs: those of other stages lie unpacked only.
+    pub(super) packs: bool,
     pub(super) layers: Vec<StepLayer>,
     pub(super) state: crate::image::config::ImageState,
     pub(super) scope: Scope,
@@ -32,6 +34,8 @@ pub(super) struct StageRun<'a> {
     pub(super) platform: Platform,
     /// Steps that are being done here.
     holding: Vec<Held>,
+    /// The keys of the step under way.
+    keys: Vec<Digest>,
     /// What the base has for the stages that stand on it.
     triggers: Vec<Instruction>,
     /// Steps shown so far and in all.
@@ -57,11 +61,13 @@ impl<'a> StageRun<'a> {
             results,
             index,
             in_image,
+            packs: in_image || shared.request.pack_all,
             layers: base.layers,
             state: base.state,
             scope,
             platform: base.platform,
             holding: Vec::new(),
+            keys: Vec::new(),
             triggers,
             shown: 1,
             total,
@@ -158,15 +164,20 @@ impl<'a> StageRun<'a> {
     /// until [`Self::accept`].
     pub(super) async fn find(&mut self, key: &Digest) -> Result<Option<Record>> {
         let mut step = self.shared.steps.hold(key).await;
+        self.keys.push(key.clone());
+        let may_know = !self.shared.request.no_cache && !self.shared.uncached.contains(&self.index);
         let known = match &*step {
             Some(record) => Some(record.clone()),
-            None if self.shared.request.no_cache || self.shared.uncached.contains(&self.index) => None,
-            None => self.shared.tools.cache.find(key),
+            None if may_know => self.shared.tools.cache.find(key),
+            None => None,
         };
-        let found = match known {
+        let mut found = match known {
             Some(record) => self.as_wanted(key, record).await?,
             None => None,
         };
+        if found.is_none() && may_know {
+            found = self.find_elsewhere(key).await?;
+        }
         match &found {
             Some(record) => *step = Some(record.clone()),
             None => self.holding.push(step),
@@ -174,20 +185,40 @@ impl<'a> StageRun<'a> {
         Ok(found)
     }
 
-    /// Gives a record whose layer has the blob that the image wants, if it is for the image. A layer that is gone counts as not found.
+    /// Looks a step's result up in the caches of other machines.
+    async fn find_elsewhere(&self, key: &Digest) -> Result<Option<Record>> {
+        let Some(found) = self.shared.request.cache_from.find(key) else {
+            return Ok(None);
+        };
+        if self.packs
+            && let Err(error) = found.obtain(&self.shared.tools.store).await
+        {
+            let message = format!("a cached layer cannot be had, its step runs: {error}");
+            self.shared.tools.progress.warn(message);
+            return Ok(None);
+        }
+        self.as_wanted(key, found.record).await
+    }
+
+    /// Gives a record whose layer has the blob that the image wants, if it is for the image. A layer that is gone counts as not found,
+    /// save where its digest is enough.
     async fn as_wanted(&self, key: &Digest, record: Record) -> Result<Option<Record>> {
         let Some(layer) = record.layer.clone() else {
             return Ok(Some(record));
         };
         let (chain, compression) = (self.chain(), self.shared.request.compression);
         let lies_unpacked = self.shared.tools.layers.has(&ChainId::of(chain.last(), &layer.diff_id));
-        if layer.descriptor.is_none() && !lies_unpacked {
+        if !lies_unpacked && self.shared.bases.lost.has(&layer.diff_id) {
             return Ok(None);
         }
-        if !self.in_image || packing::is_packed_as(&layer, compression) {
+        if layer.descriptor.is_none() && !lies_unpacked {
+            return Ok((!self.in_image).then_some(record));
+        }
+        if !self.packs || packing::is_packed_as(&layer, compression) {
             return Ok(Some(record));
         }
-        if layer.descriptor.is_some() {
+        if let Some(packed) = layer.packed() {
+            self.shared.bases.fetch(&self.shared.tools, &[packed]).await?;
             let repacking = self.blocking(move |shared| packing::repack(&shared.tools, &layer, compression));
             let layer = Some(repacking.await?);
             return Ok(Some(Record { layer }));
@@ -212,6 +243,11 @@ impl<'a> StageRun<'a> {
     pub(super) fn put(&mut self, record: Record) {
         for mut step in self.holding.drain(..) {
             *step = Some(record.clone());
+        }
+        for (at, key) in self.keys.drain(..).enumerate() {
+            self.shared
+                .used
+                .add_step(key, record.layer.as_ref(), self.in_image, at == 0);
         }
         if let Some(layer) = record.layer {
             if self.in_image {
@@ -275,12 +311,12 @@ impl<'a> StageRun<'a> {
         make: impl FnOnce(&crate::beneath::Dir) -> Result<()> + Send + 'static,
     ) -> Result<Record> {
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
-        let in_image = self.in_image;
+        let packs = self.packs;
         let result = self
             .blocking(move |shared| {
                 let rootfs = shared.tools.layers.mount(&chain, None)?;
                 make(&crate::beneath::Dir::open(rootfs.path())?)?;
-                keep(&shared, rootfs, &chain, Some(&chain), &[], in_image)
+                keep(&shared, rootfs, &chain, Some(&chain), &[], packs)
             })
             .await;
         end(vertex, &result);
@@ -441,7 +477,7 @@ fn pairs_text(keyword: &str, pairs: &[(String, String)]) -> String {
 pub(super) fn end<T>(vertex: &Vertex, result: &Result<T>) {
     match result {
         Ok(_) => vertex.done(),
-        Err(e) if e.is_canceled() => {}
+        Err(e) if e.is_canceled() || e.is_lost() => {}
         Err(e) => vertex.failed(e.to_string()),
     }
 }

@@ -32,6 +32,7 @@ mod progress;
 mod pulls;
 mod registries;
 mod registry;
+mod remote_cache;
 mod round_trip;
 mod run_flags;
 mod sandbox;

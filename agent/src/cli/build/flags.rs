@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
+use super::cache::{self, Caches};
 use super::call::Call;
 use super::output::{Defaults, Output};
 use super::refused::Refused;
@@ -49,6 +50,13 @@ pub(crate) struct Args {
     /// Run every step of these stages, whatever is in the cache; may be repeated.
     #[arg(long, value_name = "STAGE[,STAGE...]", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
+    /// A cache of another machine: a name in a registry, or type=registry|local|s3 with keys; may be repeated.
+    #[arg(long, value_name = "NAME|type=TYPE[,KEY=VALUE]")]
+    cache_from: Vec<String>,
+    /// Where what this build finds out is kept for other machines: a name in a registry, or type=registry|local|inline|s3 with
+    /// keys, such as mode=max; may be repeated.
+    #[arg(long, value_name = "NAME|type=TYPE[,KEY=VALUE]")]
+    cache_to: Vec<String>,
     /// Ask the registry for base images even when they lie here.
     #[arg(long)]
     pub(super) pull: bool,
@@ -169,6 +177,26 @@ impl Args {
             call.or(Some(Call::CHECK))
         } else {
             call
+        })
+    }
+
+    /// Reads `--cache-from` and `--cache-to`.
+    pub(super) fn caches(&self) -> Result<Caches, String> {
+        // As with buildx, nothing is what a variable that is not set gives.
+        let given = |texts: &[String]| {
+            texts
+                .iter()
+                .filter(|text| !text.is_empty())
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let (from, to) = (given(&self.cache_from), given(&self.cache_to));
+        Ok(Caches {
+            from: from.iter().map(|text| cache::source(text)).collect::<Result<_, _>>()?,
+            to: to
+                .iter()
+                .map(|text| cache::Target::parse(text))
+                .collect::<Result<_, _>>()?,
         })
     }
 

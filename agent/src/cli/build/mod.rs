@@ -1,5 +1,6 @@
 //! `roadstead build`: docker build's command line over the builder.
 
+mod cache;
 mod call;
 mod checks;
 mod context;
@@ -166,10 +167,16 @@ async fn solve_and_export(
     cancel: &Cancel,
 ) -> Result<(), CliError> {
     destinations.check(args, &source.build_args)?;
+    let ca = outside.options.ca_bundle.as_deref();
+    let caches = args.caches().map_err(CliError::usage)?;
     // Ended when the build is, whatever comes of it.
     let agents = Agents::start(&outside.ssh, &tools.scratch).map_err(CliError::failed)?;
     let early = EarlyPush::new(tools, destinations.early_push());
-    let request = request(args, outside, source, &agents, &destinations.form, early.hook())?;
+    let cache_from = Arc::new(caches.import(tools, ca, cancel).await?);
+    let mut request = request(args, outside, source, &agents, &destinations.form, early.hook())?;
+    request.pack_all = caches.carries_all();
+    request.inline_cache = caches.is_inline();
+    request.cache_from = Arc::clone(&cache_from);
     let built = solve::build(Arc::clone(tools), request, cancel).await.map_err(failed)?;
     early.finish().await;
     let exporter = Exporter {
@@ -179,6 +186,7 @@ async fn solve_and_export(
         cancel,
     };
     let image = exporter.export_all(&destinations).await?;
+    caches.export(tools, ca, &built, &cache_from, cancel).await?;
     report::write(args, &destinations, &image)
 }
 
@@ -213,6 +221,9 @@ fn request(
         ssh: agents.by_id(),
         ca_bundle: outside.options.ca_bundle.clone(),
         on_layer,
+        pack_all: false,
+        inline_cache: false,
+        cache_from: Arc::default(),
     })
 }
 

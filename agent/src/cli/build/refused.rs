@@ -7,8 +7,6 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 /// Flags with a value, their short forms, and why they are refused.
 const WITH_VALUE: &[(&str, Option<char>, &str)] = &[
     ("attest", None, YET),
-    ("cache-from", None, YET),
-    ("cache-to", None, YET),
     ("cgroup-parent", None, CONTROL_GROUP),
     ("cpu-period", None, CONTROL_GROUP),
     ("cpu-quota", None, CONTROL_GROUP),
@@ -95,10 +93,9 @@ mod tests {
     fn each_is_named_and_harmless_ones_are_taken() {
         for (given, named) in [
             (
-                &["--cache-from", "a", "--cache-from", "b", "."][..],
-                "`--cache-from` yet",
+                &["-m", "512m", "."][..],
+                "`--memory`: RUN commands have no control group",
             ),
-            (&["-m", "512m", "."], "`--memory`: RUN commands have no control group"),
             (&["-c512", "."], "`--cpu-shares`: RUN"),
             (&["--memory-swap", "-1", "."], "`--memory-swap`: RUN"),
             (&["--squash", "."], "`--squash` yet"),

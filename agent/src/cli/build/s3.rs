@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use roadstead_builder::solve::Fetcher;
 
+#[cfg(feature = "sqs")]
+use crate::aws::s3::{Settings, Signer};
 use crate::error::CliError;
 
 /// Fetches `BUCKET/KEY`, an archive.
@@ -24,7 +26,8 @@ pub(super) async fn fetch(place: &str, fetcher: &Fetcher<'_>) -> Result<PathBuf,
 
 #[cfg(feature = "sqs")]
 async fn get(bucket: &str, key: &str, fetcher: &Fetcher<'_>) -> Result<PathBuf, CliError> {
-    let url = crate::aws::s3::signed_url(bucket, key, fetcher.ca_bundle).await;
+    let signer = Signer::new(&Settings::default(), fetcher.ca_bundle).await;
+    let url = signer.and_then(|signer| signer.sign("GET", bucket, key));
     let url = url.map_err(CliError::failed)?;
     fetcher.file(&url, None).await.map_err(super::failed)
 }

@@ -11,6 +11,7 @@ use roadstead_builder::image::form::{Annotations, Form};
 use roadstead_builder::layer::compression::Compression;
 use roadstead_registry_client::{Platform, Reference};
 
+pub(super) use fields::Fields;
 pub(super) use write::Exporter;
 
 /// Where a result goes and in which form.

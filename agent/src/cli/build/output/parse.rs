@@ -6,7 +6,7 @@ use roadstead_builder::image::form::Form;
 use roadstead_builder::layer::compression::Compression;
 use roadstead_registry_client::Reference;
 
-use super::fields::Fields;
+use super::fields::{Fields, KEYS};
 use super::{Defaults, ImageOutput, Output, annotation};
 
 impl Output {
@@ -25,7 +25,7 @@ impl Output {
                 delete: false,
             });
         }
-        let mut fields = Fields::read(text)?;
+        let mut fields = Fields::read("output", KEYS, text)?;
         let kind = fields.take("type").ok_or_else(|| fields.wrong("it has no type"))?;
         let destination = fields.take("dest").map(PathBuf::from);
         let file = destination.clone().filter(|path| path != Path::new("-"));
