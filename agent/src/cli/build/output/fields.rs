@@ -169,6 +169,6 @@ mod tests {
                 .unwrap_err()
                 .contains("true or false")
         );
-        assert!(Fields::read("push").unwrap_err().contains("no value"));
+        assert!(Fields::read("output", KEYS, "push").unwrap_err().contains("no value"));
     }
 }
