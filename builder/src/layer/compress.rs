@@ -3,7 +3,8 @@
 //! Gzip is one member, which is all that some readers look at. Zstandard is a frame a block: every reader takes frames one after the other.
 
 use super::compression::Compression;
-use flate2::{Compress, Crc, FlushCompress};
+use super::deflate::make_joinable;
+use flate2::Crc;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// Input bytes of a block of gzip. Changing it changes every layer's digest.
-pub(super) const BLOCK: usize = 512 << 10;
+pub(super) const BLOCK: usize = 1 << 20;
 /// The same of zstd, which looks further back.
 pub(super) const ZSTD_BLOCK: usize = 2 << 20;
 /// Input of all blocks under way, in bytes.
@@ -241,7 +242,7 @@ fn work(queue: &Mutex<Receiver<Job>>, codec: Codec) {
 
 /// The state that one thread keeps from block to block.
 enum Worker {
-    Gzip(Compress),
+    Gzip(Box<libdeflater::Compressor>),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -249,8 +250,8 @@ impl Worker {
     fn new(codec: Codec) -> Option<Self> {
         Some(match codec {
             Codec::Gzip(level) => {
-                let level = flate2::Compression::new(level.try_into().ok()?);
-                Self::Gzip(Compress::new(level, false))
+                let level = libdeflater::CompressionLvl::new(level).ok()?;
+                Self::Gzip(Box::new(libdeflater::Compressor::new(level)))
             }
             Codec::Zstd(level) => Self::Zstd(zstd::bulk::Compressor::new(level).ok()?),
         })
@@ -264,23 +265,13 @@ impl Worker {
     }
 }
 
-/// Deflates one block by itself and ends it on a byte boundary (sync flush).
-fn compress_block(deflate: &mut Compress, input: &[u8]) -> Option<Vec<u8>> {
-    deflate.reset();
-    let mut out = Vec::with_capacity(input.len() / 2 + 4096);
-    loop {
-        let read = usize::try_from(deflate.total_in()).ok()?;
-        let room = out.capacity() - out.len();
-        deflate
-            .compress_vec(input.get(read..)?, &mut out, FlushCompress::Sync)
-            .ok()?;
-        let consumed = usize::try_from(deflate.total_in()).ok()? == input.len();
-        // Room left over after all input is taken means that the flush is complete.
-        if consumed && out.len() < out.capacity() && room > 0 {
-            return Some(out);
-        }
-        out.reserve(input.len() / 4 + 4096);
-    }
+/// Deflates one block by itself and ends it on a byte boundary.
+fn compress_block(deflate: &mut libdeflater::Compressor, input: &[u8]) -> Option<Vec<u8>> {
+    let mut out = vec![0; deflate.deflate_compress_bound(input.len())];
+    let size = deflate.deflate_compress(input, &mut out).ok()?;
+    out.truncate(size);
+    make_joinable(&mut out)?;
+    Some(out)
 }
 
 #[cfg(test)]
@@ -308,7 +299,7 @@ mod tests {
     fn gzip_is_one_member_at_every_size() {
         for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17] {
             let bytes = sample(size);
-            for level in [0, 3, 9] {
+            for level in [0, 1, 3, 9] {
                 let packed = compress(&bytes, Compression::Gzip(level), 2);
                 let mut out = Vec::new();
                 // GzDecoder reads one member only.

@@ -2,6 +2,7 @@
 
 pub mod compress;
 pub mod compression;
+mod deflate;
 pub mod extract;
 pub mod limits;
 pub mod read;

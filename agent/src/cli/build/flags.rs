@@ -78,7 +78,7 @@ pub(crate) struct Args {
     /// Compression of the layers that are built: gzip, zstd or uncompressed [default: gzip].
     #[arg(long, value_name = "NAME")]
     compression: Option<String>,
-    /// Level of the compression: 0 to 9 for gzip, 1 to 22 for zstd [default: 3].
+    /// Level of the compression: 0 to 9 for gzip, 1 to 22 for zstd [default: 1 for gzip, 3 for zstd].
     #[arg(long, value_name = "N")]
     compression_level: Option<String>,
     /// Push the image under all its names.
