@@ -1,14 +1,13 @@
 //! Checking a store: every blob against its digest, every name against what it needs.
 
 use std::fs::{self, File};
-use std::io::Read as _;
 
 use super::{BLOBS, Store};
-use crate::digest::{Digest, DigestWriter};
+use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
 use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
 
-const BUFFER_SIZE: usize = 256 * 1024;
+pub(super) const BUFFER_SIZE: usize = 256 * 1024;
 
 /// What is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,27 +105,22 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        let mut hash = DigestWriter::new(std::io::sink());
-        let mut buffer = vec![0; BUFFER_SIZE];
-        loop {
-            let read = file.read(&mut buffer).map_err(failed)?;
-            if read == 0 {
-                break;
-            }
-            std::io::Write::write_all(&mut hash, &buffer[..read]).map_err(failed)?;
-        }
-        let (_, actual, size) = hash.finish();
+        let meta = file.metadata().map_err(failed)?;
+        let actual = super::stamps::hash(&mut file).map_err(failed)?;
         report.blobs += 1;
-        report.bytes += size;
-        if actual != *digest {
-            if repair {
-                super::writer::remove_quietly(&path);
-            }
-            report.findings.push(Finding::WrongContent {
-                digest: digest.clone(),
-                actual,
-            });
+        report.bytes += meta.len();
+        if actual == *digest {
+            self.stamp(digest, &meta);
+            return Ok(());
         }
+        match repair {
+            true => self.remove_blob(digest),
+            false => self.distrust(digest),
+        }
+        report.findings.push(Finding::WrongContent {
+            digest: digest.clone(),
+            actual,
+        });
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! ingest/               content being written
 //! locks/<hex>           held by whoever fetches the blob
 //! sources/<hex>         repositories a blob can be fetched or mounted from
+//! checked/<hex>         what the blob's file looked like when its content was right
 //! ```
 
 mod check;
@@ -14,6 +15,7 @@ pub(crate) mod claim;
 mod content_file;
 mod names;
 mod sources;
+mod stamps;
 pub(crate) mod writer;
 
 use std::fs::{self, File};
@@ -34,6 +36,7 @@ const LOCK_FILE: &str = "lock";
 const INGEST: &str = "ingest";
 const LOCKS: &str = "locks";
 const SOURCES: &str = "sources";
+const CHECKED: &str = "checked";
 
 /// Opens blobs and image names kept in one directory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,7 +50,7 @@ impl Store {
     /// # Errors
     /// `Io` when the directory cannot be made or read; `InvalidDocument` when it holds another kind of layout.
     pub fn open(dir: &Path) -> Result<Self> {
-        for part in [BLOBS, INGEST, LOCKS, SOURCES] {
+        for part in [BLOBS, INGEST, LOCKS, SOURCES, CHECKED] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(|error| RegistryError::io("create", &path, error))?;
         }
@@ -135,7 +138,8 @@ impl Store {
     /// # Errors
     /// `Io` when no file can be made.
     pub fn writer(&self) -> Result<BlobWriter> {
-        BlobWriter::create(&self.dir.join(INGEST), &self.dir.join(BLOBS))
+        let writer = BlobWriter::create(&self.dir.join(INGEST), &self.dir.join(BLOBS))?;
+        Ok(writer.stamping(&self.dir.join(INGEST), &self.dir.join(CHECKED)))
     }
 
     /// Stores bytes as a blob.
@@ -144,7 +148,9 @@ impl Store {
     /// `Io` when they cannot be written.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if self.blob_size(&digest) == Some(bytes.len() as u64) {
+        // One that is here may be damaged, and a small one is read in no time.
+        let is_here = || fs::read(self.blob_path(&digest)).is_ok_and(|found| found == bytes);
+        if self.blob_size(&digest) == Some(bytes.len() as u64) && is_here() {
             return Ok(digest);
         }
         let mut writer = self.writer()?;

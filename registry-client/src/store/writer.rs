@@ -19,6 +19,8 @@ const LITTER_AGE: Duration = Duration::from_secs(3600);
 pub struct BlobWriter {
     /// Directory in which the blob appears.
     blobs: PathBuf,
+    /// Where it is noted what the blob's file looks like, and where such notes are made.
+    stamps: Option<(PathBuf, PathBuf)>,
     temporary: Temporary,
     /// `None` only after a commit has begun.
     output: Option<DigestWriter<ContentFile>>,
@@ -39,9 +41,16 @@ impl BlobWriter {
         let output = Some(DigestWriter::new(ContentFile::new(file)));
         Ok(Self {
             blobs: blobs.to_owned(),
+            stamps: None,
             temporary,
             output,
         })
+    }
+
+    /// Has what the blob's file looks like noted in `checked`, for it was hashed on its way.
+    pub(super) fn stamping(mut self, ingest: &Path, checked: &Path) -> Self {
+        self.stamps = Some((ingest.to_owned(), checked.to_owned()));
+        self
     }
 
     /// Returns how many bytes were written.
@@ -97,7 +106,12 @@ impl BlobWriter {
 
     fn publish(&self, file: &File, digest: &Digest) -> Result<()> {
         file.sync_data().map_err(|error| self.failed(error))?;
-        fs::rename(&self.temporary.path, self.blobs.join(digest.hex())).map_err(|error| self.failed(error))
+        fs::rename(&self.temporary.path, self.blobs.join(digest.hex())).map_err(|error| self.failed(error))?;
+        // The rename counts as a change, so only now.
+        if let (Some((ingest, checked)), Ok(meta)) = (&self.stamps, file.metadata()) {
+            super::stamps::write(ingest, &checked.join(digest.hex()), digest, &meta);
+        }
+        Ok(())
     }
 
     fn failed(&self, error: io::Error) -> RegistryError {
