@@ -1,11 +1,14 @@
 //! Results of steps on this machine: a small file a key, beside the content store that holds the layers.
 
 use crate::layer::write::StepLayer;
+use crate::sealed;
 use roadstead_registry_client::{Digest, Store};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+/// Changes when the meaning of a record does; older ones are then never found.
+const FORM: &str = "roadstead-record/1";
 /// Largest record read; one is a few hundred bytes.
 const MAX_RECORD: u64 = 64 << 10;
 
@@ -40,16 +43,24 @@ impl LocalCache {
     /// lie unpacked: that is for the caller to see.
     #[must_use]
     pub fn find(&self, key: &Digest) -> Option<Record> {
+        let record = self.read(key)?;
+        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
+        match blob {
+            Some(blob) if self.store.blob_size(&blob.digest) != Some(blob.size) => None,
+            // One that cannot be read is made again, in a new file.
+            Some(blob) if !self.store.verified(&blob.digest).unwrap_or(false) => None,
+            _ => Some(record),
+        }
+    }
+
+    /// Reads a record, if it is whole and the one of `key`.
+    fn read(&self, key: &Digest) -> Option<Record> {
         let path = self.dir.join(key.hex());
         if std::fs::metadata(&path).ok()?.len() > MAX_RECORD {
             return None;
         }
-        let record: Record = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
-        match blob {
-            Some(blob) if self.store.blob_size(&blob.digest) != Some(blob.size) => None,
-            _ => Some(record),
-        }
+        let bytes = std::fs::read(&path).ok()?;
+        serde_json::from_slice(sealed::open(FORM, key.hex(), &bytes)?).ok()
     }
 
     /// Remembers what the step of `key` gave.
@@ -57,7 +68,7 @@ impl LocalCache {
     /// # Errors
     /// When the record cannot be written.
     pub fn put(&self, key: &Digest, record: &Record) -> io::Result<()> {
-        let text = serde_json::to_vec(record).map_err(io::Error::other)?;
+        let text = sealed::seal(FORM, key.hex(), &serde_json::to_vec(record).map_err(io::Error::other)?);
         // Equal steps of two stages may end at the same moment.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -105,9 +116,24 @@ mod tests {
         cache.put(&key, &record).unwrap();
         assert_eq!(cache.find(&key), None);
         store.put(blob).unwrap();
+        assert_eq!(cache.find(&key), Some(record.clone()));
+        let path = base.join("cache").join(key.hex());
+        let good = std::fs::read(&path).unwrap();
+        // Cut off, of a version before records were sealed, and that of another step.
+        for (name, bytes) in [
+            (&path, &good[..good.len() - 1]),
+            (&path, &good[good.iter().position(|b| *b == b'\n').unwrap() + 1..]),
+            (&path.with_file_name(Digest::of(b"other").hex()), &good[..]),
+        ] {
+            std::fs::write(name, bytes).unwrap();
+        }
+        assert_eq!((cache.find(&key), cache.find(&Digest::of(b"other"))), (None, None));
+        std::fs::write(&path, &good).unwrap();
         assert_eq!(cache.find(&key), Some(record));
-        std::fs::write(base.join("cache").join(key.hex()), b"{").unwrap();
+        // A blob that is not what it was is no hit either, and gone.
+        std::fs::write(store.blob_path(&Digest::of(blob)), b"l4yer").unwrap();
         assert_eq!(cache.find(&key), None);
+        assert!(!store.has(&Digest::of(blob)));
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{
-    Descriptor, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
+    Descriptor, Digest, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
     media_type,
 };
 use std::collections::HashMap;
@@ -77,7 +77,8 @@ impl Bases {
         let vertex = tools
             .progress
             .start(format!("[internal] load metadata for {}", reference.canonical()));
-        let result = self.unless_canceled(resolve(tools, reference, platform, pull)).await;
+        let resolving = async { looked_at(tools, resolve(tools, reference, platform, pull).await?).await };
+        let result = self.unless_canceled(resolving).await;
         end(&vertex, &result);
         let base = result?;
         *slot = Some(base.clone());
@@ -85,9 +86,15 @@ impl Bases {
     }
 
     /// Reads an image that lies in the store without a name.
-    pub(super) fn stored(&self, store: &Store, descriptor: &Descriptor, platform: &Platform) -> Result<Base> {
-        let base = read_stored(store, descriptor.clone(), platform, &descriptor.digest.to_string())?;
-        base.ok_or_else(|| BuildError::Other(format!("the image {} is not made for {platform}", descriptor.digest)))
+    pub(super) async fn stored(&self, tools: &Tools, descriptor: &Descriptor, platform: &Platform) -> Result<Base> {
+        let base = read_stored(
+            &tools.store,
+            descriptor.clone(),
+            platform,
+            &descriptor.digest.to_string(),
+        )?;
+        let other = || BuildError::Other(format!("the image {} is not made for {platform}", descriptor.digest));
+        looked_at(tools, base.ok_or_else(other)?).await
     }
 
     /// Brings the blobs of `layers` into the store.
@@ -98,8 +105,9 @@ impl Bases {
     /// Sees to it that every layer of the stack lies unpacked.
     pub(super) async fn unpack(&self, tools: &Arc<Tools>, layers: &[StepLayer]) -> Result<Vec<ChainId>> {
         let chain = ChainId::stack(layers.iter().map(|l| &l.diff_id));
-        let missing = chain.iter().position(|id| !tools.layers.has(id));
-        let Some(first) = missing else { return Ok(chain) };
+        if missing(tools, &chain).await?.is_empty() {
+            return Ok(chain);
+        }
         let name = format!("{:?}", chain.last());
         let lock = Arc::clone(
             self.unpacking
@@ -110,17 +118,16 @@ impl Bases {
         );
         let _held = lock.lock().await;
         let mut wanted = Vec::new();
-        for layer in &layers[first..] {
+        for at in missing(tools, &chain).await? {
+            let layer = &layers[at];
             // One that never had a blob was there a moment ago: somebody else removed it.
             let gone = || BuildError::Other(format!("the unpacked layer {} is gone: build again", layer.diff_id));
-            wanted.push(layer.packed().ok_or_else(gone)?);
+            wanted.push((at, layer.packed().ok_or_else(gone)?));
         }
-        self.fetch(tools, &wanted).await?;
-        for at in first..layers.len() {
-            if tools.layers.has(&chain[at]) {
-                continue;
-            }
-            let (tools, chain, layer) = (Arc::clone(tools), chain[..=at].to_vec(), wanted[at - first].clone());
+        let blobs: Vec<Layer> = wanted.iter().map(|(_, layer)| layer.clone()).collect();
+        self.fetch(tools, &blobs).await?;
+        for (at, layer) in wanted {
+            let (tools, chain) = (Arc::clone(tools), chain[..=at].to_vec());
             let unpacking = tokio::task::spawn_blocking(move || {
                 let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
                 let result = tools.layers.unpack(&tools.store, &chain, &layer);
@@ -138,11 +145,35 @@ impl Bases {
     }
 }
 
+/// Tells which layers of `chain` do not lie unpacked. Their files are looked at side by side.
+async fn missing(tools: &Arc<Tools>, chain: &[ChainId]) -> Result<Vec<usize>> {
+    let look = |id: &ChainId| {
+        let (tools, id) = (Arc::clone(tools), id.clone());
+        tokio::task::spawn_blocking(move || tools.layers.has(&id))
+    };
+    let looks: Vec<_> = chain.iter().map(look).collect();
+    let mut missing = Vec::new();
+    for (at, look) in looks.into_iter().enumerate() {
+        let there = look.await;
+        if !there.map_err(|e| BuildError::Other(format!("looking at a layer ended early: {e}")))? {
+            missing.push(at);
+        }
+    }
+    Ok(missing)
+}
+
+/// Tells whether a blob is in the store and right. A wrong one is gone then.
+async fn verified(tools: &Tools, digest: &Digest) -> Result<bool> {
+    let (store, digest) = (tools.store.clone(), digest.clone());
+    let looking = tokio::task::spawn_blocking(move || store.verified(&digest)).await;
+    Ok(looking.map_err(|e| BuildError::Other(format!("looking at a blob ended early: {e}")))??)
+}
+
 /// Brings the blobs of `layers` into the store, several at a time.
 async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
     let mut fetching = tokio::task::JoinSet::new();
     for layer in layers {
-        if tools.store.has(&layer.descriptor.digest) {
+        if verified(tools, &layer.descriptor.digest).await? {
             continue;
         }
         let sources = tools.store.sources(&layer.descriptor.digest);
@@ -173,7 +204,7 @@ async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
 }
 
 async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull: bool) -> Result<Base> {
-    if !pull && let Some(base) = resolve_local(&tools.store, reference, platform)? {
+    if !pull && let Some(base) = resolve_local(tools, reference, platform)? {
         return Ok(base);
     }
     let resolved = Box::pin(tools.client.resolve(reference, platform)).await?;
@@ -186,11 +217,29 @@ async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull
     base(&resolved.manifest, &resolved.config, platform, &reference.to_string())
 }
 
-fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
-    let Some(descriptor) = store.resolve(reference)? else {
+/// Removes those blobs of the base that are here and wrong: the image would have them. They are fetched when they are needed.
+async fn looked_at(tools: &Tools, base: Base) -> Result<Base> {
+    for descriptor in base.layers.iter().filter_map(|layer| layer.descriptor.as_ref()) {
+        verified(tools, &descriptor.digest).await?;
+    }
+    Ok(base)
+}
+
+/// Finds the image in the store. One whose documents are damaged or lost is asked for at its registry.
+fn resolve_local(tools: &Tools, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
+    let Some(descriptor) = tools.store.resolve(reference)? else {
         return Ok(None);
     };
-    read_stored(store, descriptor, platform, &reference.to_string())
+    match read_stored(&tools.store, descriptor, platform, &reference.to_string()) {
+        Err(BuildError::Registry(
+            error @ (RegistryError::DigestMismatch { .. } | RegistryError::BlobMissing { .. }),
+        )) => {
+            let message = format!("{reference} in the local store is damaged, its registry is asked: {error}");
+            tools.progress.warn(message);
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 /// Reads an image of the store; `None` when there is none for the platform.

@@ -161,7 +161,7 @@ impl<'a> StageRun<'a> {
         let known = match &*step {
             Some(record) => Some(record.clone()),
             None if self.shared.request.no_cache || self.shared.uncached.contains(&self.index) => None,
-            None => self.shared.tools.cache.find(key),
+            None => self.remembered(key).await?,
         };
         let found = match known {
             Some(record) => self.as_wanted(key, record).await?,
@@ -174,14 +174,26 @@ impl<'a> StageRun<'a> {
         Ok(found)
     }
 
+    /// Looks a step up among those of the builds before. Its blob may have to be hashed.
+    async fn remembered(&self, key: &Digest) -> Result<Option<Record>> {
+        let (tools, key) = (Arc::clone(&self.shared.tools), key.clone());
+        let looking = tokio::task::spawn_blocking(move || tools.cache.find(&key)).await;
+        looking.map_err(|e| BuildError::Other(format!("looking a step up ended early: {e}")))
+    }
+
+    async fn lies_unpacked(&self, id: ChainId) -> Result<bool> {
+        let tools = Arc::clone(&self.shared.tools);
+        let looking = tokio::task::spawn_blocking(move || tools.layers.has(&id)).await;
+        looking.map_err(|e| BuildError::Other(format!("looking at a layer ended early: {e}")))
+    }
+
     /// Gives a record whose layer has the blob that the image wants, if it is for the image. A layer that is gone counts as not found.
     async fn as_wanted(&self, key: &Digest, record: Record) -> Result<Option<Record>> {
         let Some(layer) = record.layer.clone() else {
             return Ok(Some(record));
         };
         let (chain, compression) = (self.chain(), self.shared.request.compression);
-        let lies_unpacked = self.shared.tools.layers.has(&ChainId::of(chain.last(), &layer.diff_id));
-        if layer.descriptor.is_none() && !lies_unpacked {
+        if layer.descriptor.is_none() && !self.lies_unpacked(ChainId::of(chain.last(), &layer.diff_id)).await? {
             return Ok(None);
         }
         if !self.in_image || packing::is_packed_as(&layer, compression) {
