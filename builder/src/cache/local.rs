@@ -23,6 +23,8 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub struct LocalCache {
     dir: PathBuf,
+    /// Where records are written before they have their names.
+    temporary: PathBuf,
     store: Store,
 }
 
@@ -35,8 +37,20 @@ impl LocalCache {
         std::fs::create_dir_all(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
+            temporary: dir.to_owned(),
             store: store.clone(),
         })
+    }
+
+    /// Has records written in a directory that is removed whatever becomes of the build, if they can be moved from there.
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+        if device(scratch).is_some() && device(scratch) == device(&self.dir) {
+            self.temporary = scratch.to_owned();
+        }
+        self
     }
 
     /// Finds what the step of `key` gave. A record that is damaged, or whose blob is gone, counts as none. A layer without blob must
@@ -63,6 +77,31 @@ impl LocalCache {
         serde_json::from_slice(sealed::open(FORM, key.hex(), &bytes)?).ok()
     }
 
+    /// Looks at all records; gives their number and the names of those that are damaged or none. With `repair` these are removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or a file cannot be removed.
+    pub fn check(&self, repair: bool) -> io::Result<(u64, Vec<String>)> {
+        let (mut count, mut damaged) = (0, Vec::new());
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // One that begins with a dot is being written.
+            if !entry.file_type()?.is_file() || name.starts_with('.') {
+                continue;
+            }
+            count += 1;
+            let key = format!("sha256:{name}").parse::<Digest>().ok();
+            if key.is_none_or(|key| self.read(&key).is_none()) {
+                if repair {
+                    std::fs::remove_file(entry.path())?;
+                }
+                damaged.push(name);
+            }
+        }
+        Ok((count, damaged))
+    }
+
     /// Remembers what the step of `key` gave.
     ///
     /// # Errors
@@ -72,7 +111,9 @@ impl LocalCache {
         // Equal steps of two stages may end at the same moment.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let temporary = self.dir.join(format!(".{}-{}-{number}", key.hex(), std::process::id()));
+        let temporary = self
+            .temporary
+            .join(format!(".{}-{}-{number}", key.hex(), std::process::id()));
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(&text)?;
         std::fs::rename(&temporary, self.dir.join(key.hex()))

@@ -12,6 +12,7 @@ use super::fingerprint;
 use super::overlay::{ChainId, Layers, OverlayError, Result};
 use crate::beneath::{Dir, FileError};
 use crate::sealed;
+use roadstead_registry_client::Digest;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -59,10 +60,10 @@ impl Layers {
         let slot = self.sound.of(id);
         let mut is_sound = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_sound {
-            *is_sound = match self.look(&self.home(id), id) {
+            *is_sound = match self.look(id.directory(), Some(id)) {
                 true => true,
                 // What cannot be moved away is in the way of the next one: that is an error there.
-                false => self.set_aside(id).unwrap_or(false),
+                false => self.set_aside(id.directory(), Some(id)).unwrap_or(false),
             };
         }
         *is_sound
@@ -86,7 +87,7 @@ impl Layers {
         std::fs::rename(path, &files).map_err(|e| FileError::new("move layer to", &files, e))?;
         let found = fingerprint::of(&Dir::open(&files)?)?;
         let seal = whole.join(SEAL);
-        let text = sealed::seal(FORM, id.hex(), found.hex().as_bytes());
+        let text = sealed::seal(FORM, id.directory(), line(id.hex(), &found).as_bytes());
         std::fs::write(&seal, text).map_err(|e| FileError::new("write", &seal, e))?;
         self.place(&whole, id)
     }
@@ -111,19 +112,47 @@ impl Layers {
         }
     }
 
-    /// Compares a layer's files with what is written of them, and notes that the layer was used.
-    fn look(&self, home: &Path, id: &ChainId) -> bool {
+    /// Looks at all layers that lie here; gives their number and the names of those that are damaged. With `repair` these are set aside.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or a layer cannot be moved.
+    pub fn check(&self, repair: bool) -> Result<(u64, Vec<String>)> {
+        let (mut count, mut damaged) = (0, Vec::new());
+        for name in Dir::open(&self.dir)?.names()? {
+            let name = name.to_string_lossy();
+            if name.starts_with('.') {
+                continue;
+            }
+            count += 1;
+            if !self.look(&name, None) && !(repair && self.set_aside(&name, None)?) {
+                damaged.push(name.into_owned());
+            }
+        }
+        Ok((count, damaged))
+    }
+
+    /// Compares the files of the layer `name` with what is written of them; the layer must be `id`, if that is given. One that is to be
+    /// used is noted as used.
+    fn look(&self, name: &str, id: Option<&ChainId>) -> bool {
+        let home = self.dir.join(name);
         let seal = home.join(SEAL);
         let is_small = std::fs::symlink_metadata(&seal).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_SEAL);
         let Some(bytes) = is_small.then(|| std::fs::read(&seal).ok()).flatten() else {
             return false;
         };
-        let Some(noted) = sealed::open(FORM, id.hex(), &bytes) else {
+        let noted = sealed::open(FORM, name, &bytes).and_then(|noted| std::str::from_utf8(noted).ok());
+        let Some((whose, _)) = noted.and_then(|noted| noted.split_once(' ')) else {
             return false;
         };
+        if id.is_some_and(|id| id.hex() != whose) {
+            return false;
+        }
         let found = Dir::open(&home.join(FILES)).and_then(|files| fingerprint::of(&files));
-        let is_sound = found.is_ok_and(|found| found.hex().as_bytes() == noted);
-        if is_sound && let Ok(file) = File::options().write(true).open(&seal) {
+        let is_sound = found.is_ok_and(|found| noted == Some(&line(whose, &found)));
+        if is_sound
+            && id.is_some()
+            && let Ok(file) = File::options().write(true).open(&seal)
+        {
             // Only the order of removal depends on it.
             drop(file.set_modified(SystemTime::now()));
         }
@@ -131,13 +160,13 @@ impl Layers {
     }
 
     /// Moves a damaged layer out of the way, unless another process has put a sound one in its place. Tells whether there is one.
-    fn set_aside(&self, id: &ChainId) -> Result<bool> {
+    fn set_aside(&self, name: &str, id: Option<&ChainId>) -> Result<bool> {
         let path = self.dir.join(ASIDE_LOCK);
         let lock = File::options().write(true).create(true).truncate(false).open(&path);
         let lock = lock.map_err(|e| FileError::new("open", &path, e))?;
         lock.lock().map_err(|e| FileError::new("lock", &path, e))?;
-        let home = self.home(id);
-        if self.look(&home, id) {
+        let home = self.dir.join(name);
+        if self.look(name, id) {
             return Ok(true);
         }
         match std::fs::rename(&home, super::scratch::trash(&self.scratch)) {
@@ -147,6 +176,11 @@ impl Layers {
             _ => Ok(false),
         }
     }
+}
+
+/// What a seal holds: whose files they are, and what they look like.
+fn line(id: &str, found: &Digest) -> String {
+    format!("{id} {}", found.hex())
 }
 
 fn is_taken(error: &std::io::Error) -> bool {
@@ -159,7 +193,6 @@ fn is_taken(error: &std::io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roadstead_registry_client::Digest;
 
     struct Place(PathBuf);
 
@@ -193,6 +226,7 @@ mod tests {
         let layers = place.process();
         place.keep(&layers, &id);
         assert!(layers.has(&id) && place.process().has(&id));
+        assert_eq!(layers.check(false).unwrap(), (1, vec![]));
         let file = layers.files(&id).join("file");
         let seal = layers.home(&id).join(SEAL);
         let damages: [&dyn Fn(); 4] = [
@@ -204,6 +238,7 @@ mod tests {
         for damage in damages {
             std::thread::sleep(std::time::Duration::from_millis(20));
             damage();
+            assert_eq!(layers.check(false).unwrap(), (1, vec![id.directory().to_owned()]));
             let next = place.process();
             assert!(!next.has(&id) && !next.home(&id).exists());
             next.require(std::slice::from_ref(&id)).unwrap_err();

@@ -31,6 +31,13 @@ pub enum Finding {
         /// What it needs.
         digest: Digest,
     },
+    /// A document that the store itself needs cannot be read.
+    Document {
+        /// Its file name.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A document of a named image cannot be read.
     Unreadable {
         /// Name of the image.
@@ -47,11 +54,20 @@ impl std::fmt::Display for Finding {
         match self {
             Self::WrongContent { digest, actual } => write!(f, "blob {digest} has content with digest {actual}"),
             Self::Foreign { name } => write!(f, "file `{}` among the blobs is no blob", crate::digest::shorten(name)),
+            Self::Document { name, reason } => write!(f, "`{name}` of the store cannot be read: {reason}"),
             Self::Missing { image, digest } => write!(f, "image `{image}` needs {digest}, which is missing"),
             Self::Unreadable { image, digest, reason } => {
                 write!(f, "document {digest} of image `{image}` cannot be read: {reason}")
             }
         }
+    }
+}
+
+impl Finding {
+    /// Tells whether a check with `repair` removes what was found. What an image lacks must be built or fetched again.
+    #[must_use]
+    pub fn can_be_repaired(&self) -> bool {
+        matches!(self, Self::WrongContent { .. } | Self::Document { .. })
     }
 }
 

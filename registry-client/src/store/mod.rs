@@ -13,6 +13,7 @@
 mod check;
 pub(crate) mod claim;
 mod content_file;
+mod mend;
 mod names;
 mod sources;
 mod stamps;
@@ -58,6 +59,15 @@ impl Store {
         store.check_layout()?;
         writer::sweep(&dir.join(INGEST), "");
         Ok(store)
+    }
+
+    /// Looks at the documents that keep a store from being opened when they are damaged. With `repair` others take their place; then
+    /// the names of images are lost, and the old list lies beside the new one.
+    ///
+    /// # Errors
+    /// `Io` when one cannot be read or written.
+    pub fn check_documents(dir: &Path, repair: bool) -> Result<Vec<Finding>> {
+        mend::documents(dir, repair)
     }
 
     /// Returns the store's directory.
