@@ -35,11 +35,16 @@ impl LocalCache {
     /// When the directory cannot be created.
     pub fn open(dir: &Path, store: &Store) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
+        Self::open_turns(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             temporary: dir.to_owned(),
             store: store.clone(),
         })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Has records written in a directory that is removed whatever becomes of the build, if they can be moved from there.
@@ -135,7 +140,8 @@ mod tests {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
             threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
         });
-        assert_eq!(std::fs::read_dir(base.join("cache")).unwrap().count(), 1);
+        // The record, and the directory of the locks.
+        assert_eq!(std::fs::read_dir(base.join("cache")).unwrap().count(), 2);
         std::fs::remove_dir_all(&base).unwrap();
     }
 

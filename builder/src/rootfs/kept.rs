@@ -124,7 +124,8 @@ impl Layers {
                 continue;
             }
             count += 1;
-            if !self.look(&name, None) && !(repair && self.set_aside(&name, None)?) {
+            let is_sound = self.look(&name, None) || (repair && self.set_aside(&name, None)?);
+            if !is_sound {
                 damaged.push(name.into_owned());
             }
         }

@@ -4,6 +4,8 @@ use super::cancel::Cancel;
 use super::error::{BuildError, Result};
 use super::step::end;
 use super::tools::Tools;
+use super::turns::turn;
+use crate::cache::key::KeyBuilder;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::overlay::ChainId;
@@ -127,8 +129,20 @@ impl Bases {
         let blobs: Vec<Layer> = wanted.iter().map(|(_, layer)| layer.clone()).collect();
         self.fetch(tools, &blobs).await?;
         for (at, layer) in wanted {
+            let waiting = || {
+                let digest = &layer.descriptor.digest;
+                tools
+                    .progress
+                    .warn(format!("waiting for another build that unpacks {digest}"));
+            };
+            let turn = turn(tools, &unpacking(&chain[at]), &self.cancel, waiting).await?;
             let (tools, chain) = (Arc::clone(tools), chain[..=at].to_vec());
             let unpacking = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                // Another build may have been first.
+                if tools.layers.has(&chain[at]) {
+                    return Ok(());
+                }
                 let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
                 let result = tools.layers.unpack(&tools.store, &chain, &layer);
                 match &result {
@@ -143,6 +157,13 @@ impl Bases {
         }
         Ok(chain)
     }
+}
+
+/// The key by which builds keep from unpacking a layer twice.
+fn unpacking(id: &ChainId) -> Digest {
+    let mut key = KeyBuilder::new("unpack");
+    key.add("chain id", format!("{id:?}"));
+    key.finish()
 }
 
 /// Tells which layers of `chain` do not lie unpacked. Their files are looked at side by side.

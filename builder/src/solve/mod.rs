@@ -23,6 +23,7 @@ mod step;
 mod steps;
 mod stored_base;
 mod tools;
+mod turns;
 mod variables;
 
 pub use cancel::Cancel;

@@ -5,18 +5,21 @@ use super::error::{BuildError, Result};
 use super::history;
 use super::packing::{self, keep};
 use super::shared::{Results, Shared, StageResult, of_step, placed};
-use super::steps::Held;
+use super::steps::Doing;
+use super::turns::turn;
 use super::variables::Scope;
 use crate::cache::key::KeyBuilder;
 use crate::cache::local::Record;
+use crate::cache::turns::Turn;
 use crate::dockerfile::words::WordError;
 use crate::dockerfile::{Instruction, Kind};
 use crate::layer::write::StepLayer;
-use crate::progress::Vertex;
+use crate::progress::{Vertex, VertexId};
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{Digest, Platform};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One stage under way.
 pub(super) struct StageRun<'a> {
@@ -31,7 +34,9 @@ pub(super) struct StageRun<'a> {
     /// The platform of the stage, as FROM has asked for it.
     pub(super) platform: Platform,
     /// Steps that are being done here.
-    holding: Vec<Held>,
+    doing: Vec<Doing>,
+    /// The step that was shown last, and when it began.
+    showing: Option<(VertexId, Instant)>,
     /// What the base has for the stages that stand on it.
     triggers: Vec<Instruction>,
     /// Steps shown so far and in all.
@@ -61,7 +66,8 @@ impl<'a> StageRun<'a> {
             state: base.state,
             scope,
             platform: base.platform,
-            holding: Vec::new(),
+            doing: Vec::new(),
+            showing: None,
             triggers,
             shown: 1,
             total,
@@ -148,37 +154,58 @@ impl<'a> StageRun<'a> {
             false => String::new(),
         };
         let width = self.total.to_string().len();
-        self.shared.tools.progress.start(format!(
-            "[{platform}{stage}{:>width$}/{}] {text}",
-            self.shown, self.total
-        ))
+        let name = format!("[{platform}{stage}{:>width$}/{}] {text}", self.shown, self.total);
+        let vertex = self.shared.tools.progress.start(name);
+        self.showing = Some((vertex.id(), Instant::now()));
+        vertex
     }
 
-    /// Looks a step's result up, in this build and unless `--no-cache` or `--no-cache-filter` says not to in those before. When there is none, equal steps wait
-    /// until [`Self::accept`].
+    /// Looks a step's result up, in this build and unless `--no-cache` or `--no-cache-filter` says not to in those before. When there is
+    /// none, equal steps wait until [`Self::accept`], those of other builds included.
     pub(super) async fn find(&mut self, key: &Digest) -> Result<Option<Record>> {
         let mut step = self.shared.steps.hold(key).await;
-        let known = match &*step {
-            Some(record) => Some(record.clone()),
-            None if self.shared.request.no_cache || self.shared.uncached.contains(&self.index) => None,
-            None => self.remembered(key).await?,
-        };
-        let found = match known {
-            Some(record) => self.as_wanted(key, record).await?,
+        let is_asked = !self.shared.request.no_cache && !self.shared.uncached.contains(&self.index);
+        let mut found = match &*step {
+            Some(record) => self.as_wanted(key, record.clone()).await?,
+            None if is_asked => self.remembered(key).await?,
             None => None,
         };
+        let mut taken = None;
+        if found.is_none() && is_asked {
+            taken = Some(self.turn(key).await?);
+            // Whoever had the turn before may have done the step.
+            found = self.remembered(key).await?;
+        }
         match &found {
             Some(record) => *step = Some(record.clone()),
-            None => self.holding.push(step),
+            None => self.doing.push(Doing { step, _turn: taken }),
         }
         Ok(found)
     }
 
+    /// Waits for another build that does the step.
+    async fn turn(&self, key: &Digest) -> Result<Turn> {
+        let waiting = || {
+            if let Some((id, begun)) = self.showing {
+                let line = "waiting for another build that is doing this step";
+                let seconds = begun.elapsed().as_secs_f64();
+                self.shared.tools.progress.tell(id, line, seconds);
+            }
+        };
+        turn(&self.shared.tools, key, &self.shared.cancel, waiting).await
+    }
+
     /// Looks a step up among those of the builds before. Its blob may have to be hashed.
     async fn remembered(&self, key: &Digest) -> Result<Option<Record>> {
-        let (tools, key) = (Arc::clone(&self.shared.tools), key.clone());
-        let looking = tokio::task::spawn_blocking(move || tools.cache.find(&key)).await;
-        looking.map_err(|e| BuildError::Other(format!("looking a step up ended early: {e}")))
+        let tools = Arc::clone(&self.shared.tools);
+        let looking = {
+            let key = key.clone();
+            tokio::task::spawn_blocking(move || tools.cache.find(&key)).await
+        };
+        match looking.map_err(|e| BuildError::Other(format!("looking a step up ended early: {e}")))? {
+            Some(record) => self.as_wanted(key, record).await,
+            None => Ok(None),
+        }
     }
 
     async fn lies_unpacked(&self, id: ChainId) -> Result<bool> {
@@ -222,8 +249,8 @@ impl<'a> StageRun<'a> {
 
     /// Adds a step's layer, and lets equal steps go on.
     pub(super) fn put(&mut self, record: Record) {
-        for mut step in self.holding.drain(..) {
-            *step = Some(record.clone());
+        for mut doing in self.doing.drain(..) {
+            *doing.step = Some(record.clone());
         }
         if let Some(layer) = record.layer {
             if self.in_image {

@@ -25,6 +25,16 @@ pub struct Claim {
     _file: File,
 }
 
+impl Claim {
+    /// Takes the lock file `path`, which is there only while it is held. `None` while somebody else holds it.
+    ///
+    /// # Errors
+    /// `Io` when the lock cannot be made.
+    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+        try_claim(path)
+    }
+}
+
 impl Store {
     /// Waits until nobody else fetches a blob. Whoever gets the claim looks first whether the blob has come meanwhile.
     ///

@@ -40,3 +40,4 @@ mod sandbox;
 mod secrets;
 mod site;
 mod ssh;
+mod together;
