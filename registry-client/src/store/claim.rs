@@ -57,6 +57,13 @@ pub(crate) async fn claim(path: &Path) -> Result<Claim> {
     }
 }
 
+/// Removes the locks that killed processes have left; one that is held stays.
+pub(super) fn sweep(locks: &Path) {
+    for entry in std::fs::read_dir(locks).into_iter().flatten().flatten() {
+        drop(try_claim(&entry.path()));
+    }
+}
+
 fn try_claim(path: &Path) -> Result<Option<Claim>> {
     let failed = |error| RegistryError::io("lock", path, error);
     let file = File::options()

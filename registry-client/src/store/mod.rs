@@ -58,6 +58,7 @@ impl Store {
         let store = Self { dir: dir.into() };
         store.check_layout()?;
         writer::sweep(&dir.join(INGEST), "");
+        claim::sweep(&dir.join(LOCKS));
         Ok(store)
     }
 

@@ -23,6 +23,7 @@ mod hostile_input;
 mod image;
 mod instructions;
 mod interruption;
+mod killed_builds;
 mod limits;
 mod mounts;
 mod ordinary_user;
