@@ -15,5 +15,6 @@ pub mod layer;
 pub mod progress;
 pub mod rootfs;
 pub mod sandbox;
+mod sealed;
 pub mod solve;
 pub mod ssh;

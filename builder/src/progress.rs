@@ -121,6 +121,16 @@ impl Progress {
         }
     }
 
+    /// Passes on a line about the step `id`, `seconds` after it began.
+    pub(crate) fn tell(&self, id: VertexId, line: impl Into<String>, seconds: f64) {
+        self.sink.event(&Event::Log {
+            id,
+            stream: Stream::Error,
+            line: line.into(),
+            seconds,
+        });
+    }
+
     /// Warns the user.
     pub fn warn(&self, message: impl Into<String>) {
         self.sink.event(&Event::Warning {
@@ -130,6 +140,12 @@ impl Progress {
 }
 
 impl Vertex {
+    /// Its number, for those who speak of it after it was handed on.
+    #[must_use]
+    pub(crate) fn id(&self) -> VertexId {
+        self.id
+    }
+
     fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }

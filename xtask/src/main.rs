@@ -37,7 +37,8 @@ bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit
 conformance
        the cases of tests/conformance by roadstead and by Docker with BuildKit, images compared; with --random, random
        Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all
-soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill, docker";
+soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill,
+       corrupt, together, killed-builds, docker";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

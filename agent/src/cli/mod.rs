@@ -3,6 +3,7 @@
 mod agent;
 mod build;
 mod bundle;
+mod cache;
 mod image;
 mod imagedefinitions;
 mod jobs;
@@ -41,6 +42,8 @@ enum Command {
     ///
     /// One archive with all that a Dockerfile needs, and a lock file of digests.
     Bundle(bundle::Args),
+    /// Look at the local build cache, make room in it, and check it.
+    Cache(cache::Args),
     /// Check the local store.
     Store(store::Args),
     /// Run a buildspec here and now.
@@ -69,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Build(args) => build::main(*args),
         Command::Image(args) => image::main(*args),
         Command::Bundle(args) => bundle::main(args),
+        Command::Cache(args) => cache::main(&args),
         Command::Store(args) => store::main(&args),
         Command::Run(args) => run::main(args),
         Command::Agent(args) => agent::main(&args),

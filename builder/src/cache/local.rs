@@ -1,11 +1,14 @@
 //! Results of steps on this machine: a small file a key, beside the content store that holds the layers.
 
 use crate::layer::write::StepLayer;
+use crate::sealed;
 use roadstead_registry_client::{Digest, Store};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+/// Changes when the meaning of a record does; older ones are then never found.
+const FORM: &str = "roadstead-record/1";
 /// Largest record read; one is a few hundred bytes.
 const MAX_RECORD: u64 = 64 << 10;
 
@@ -20,6 +23,8 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub struct LocalCache {
     dir: PathBuf,
+    /// Where records are written before they have their names.
+    temporary: PathBuf,
     store: Store,
 }
 
@@ -30,26 +35,76 @@ impl LocalCache {
     /// When the directory cannot be created.
     pub fn open(dir: &Path, store: &Store) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
+        Self::open_turns(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
+            temporary: dir.to_owned(),
             store: store.clone(),
         })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Has records written in a directory that is removed whatever becomes of the build, if they can be moved from there.
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+        if device(scratch).is_some() && device(scratch) == device(&self.dir) {
+            self.temporary = scratch.to_owned();
+        }
+        self
     }
 
     /// Finds what the step of `key` gave. A record that is damaged, or whose blob is gone, counts as none. A layer without blob must
     /// lie unpacked: that is for the caller to see.
     #[must_use]
     pub fn find(&self, key: &Digest) -> Option<Record> {
+        let record = self.read(key)?;
+        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
+        match blob {
+            Some(blob) if self.store.blob_size(&blob.digest) != Some(blob.size) => None,
+            // One that cannot be read is made again, in a new file.
+            Some(blob) if !self.store.verified(&blob.digest).unwrap_or(false) => None,
+            _ => Some(record),
+        }
+    }
+
+    /// Reads a record, if it is whole and the one of `key`.
+    fn read(&self, key: &Digest) -> Option<Record> {
         let path = self.dir.join(key.hex());
         if std::fs::metadata(&path).ok()?.len() > MAX_RECORD {
             return None;
         }
-        let record: Record = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
-        match blob {
-            Some(blob) if self.store.blob_size(&blob.digest) != Some(blob.size) => None,
-            _ => Some(record),
+        let bytes = std::fs::read(&path).ok()?;
+        serde_json::from_slice(sealed::open(FORM, key.hex(), &bytes)?).ok()
+    }
+
+    /// Looks at all records; gives their number and the names of those that are damaged or none. With `repair` these are removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or a file cannot be removed.
+    pub fn check(&self, repair: bool) -> io::Result<(u64, Vec<String>)> {
+        let (mut count, mut damaged) = (0, Vec::new());
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // One that begins with a dot is being written.
+            if !entry.file_type()?.is_file() || name.starts_with('.') {
+                continue;
+            }
+            count += 1;
+            let key = format!("sha256:{name}").parse::<Digest>().ok();
+            if key.is_none_or(|key| self.read(&key).is_none()) {
+                if repair {
+                    std::fs::remove_file(entry.path())?;
+                }
+                damaged.push(name);
+            }
         }
+        Ok((count, damaged))
     }
 
     /// Remembers what the step of `key` gave.
@@ -57,11 +112,13 @@ impl LocalCache {
     /// # Errors
     /// When the record cannot be written.
     pub fn put(&self, key: &Digest, record: &Record) -> io::Result<()> {
-        let text = serde_json::to_vec(record).map_err(io::Error::other)?;
+        let text = sealed::seal(FORM, key.hex(), &serde_json::to_vec(record).map_err(io::Error::other)?);
         // Equal steps of two stages may end at the same moment.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let temporary = self.dir.join(format!(".{}-{}-{number}", key.hex(), std::process::id()));
+        let temporary = self
+            .temporary
+            .join(format!(".{}-{}-{number}", key.hex(), std::process::id()));
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(&text)?;
         std::fs::rename(&temporary, self.dir.join(key.hex()))
@@ -83,7 +140,8 @@ mod tests {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
             threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
         });
-        assert_eq!(std::fs::read_dir(base.join("cache")).unwrap().count(), 1);
+        // The record, and the directory of the locks.
+        assert_eq!(std::fs::read_dir(base.join("cache")).unwrap().count(), 2);
         std::fs::remove_dir_all(&base).unwrap();
     }
 
@@ -105,9 +163,24 @@ mod tests {
         cache.put(&key, &record).unwrap();
         assert_eq!(cache.find(&key), None);
         store.put(blob).unwrap();
+        assert_eq!(cache.find(&key), Some(record.clone()));
+        let path = base.join("cache").join(key.hex());
+        let good = std::fs::read(&path).unwrap();
+        // Cut off, of a version before records were sealed, and that of another step.
+        for (name, bytes) in [
+            (&path, &good[..good.len() - 1]),
+            (&path, &good[good.iter().position(|b| *b == b'\n').unwrap() + 1..]),
+            (&path.with_file_name(Digest::of(b"other").hex()), &good[..]),
+        ] {
+            std::fs::write(name, bytes).unwrap();
+        }
+        assert_eq!((cache.find(&key), cache.find(&Digest::of(b"other"))), (None, None));
+        std::fs::write(&path, &good).unwrap();
         assert_eq!(cache.find(&key), Some(record));
-        std::fs::write(base.join("cache").join(key.hex()), b"{").unwrap();
+        // A blob that is not what it was is no hit either, and gone.
+        std::fs::write(store.blob_path(&Digest::of(blob)), b"l4yer").unwrap();
         assert_eq!(cache.find(&key), None);
+        assert!(!store.has(&Digest::of(blob)));
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -21,7 +21,7 @@ const DISTANCE_EXTRA: [u8; 30] = [
 
 /// Makes a complete stream one after which another one can stand. `None` when it is no complete stream.
 pub(super) fn make_joinable(stream: &mut Vec<u8>) -> Option<()> {
-    let (last_header, end) = Walk::new(stream).to_end()?;
+    let (last_header, end) = Walk::new(stream).walk()?;
     if end.div_ceil(8) != stream.len() {
         return None;
     }
@@ -112,7 +112,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Gives the place of the last block's header, and the end.
-    fn to_end(mut self) -> Option<(usize, usize)> {
+    fn walk(mut self) -> Option<(usize, usize)> {
         loop {
             let header = self.at;
             let is_last = self.take(1)? == 1;
@@ -275,13 +275,17 @@ mod tests {
         }
         stream.extend([3, 0]);
         let mut out = Vec::new();
-        flate2::read::DeflateDecoder::new(&stream[..]).read_to_end(&mut out).unwrap();
+        flate2::read::DeflateDecoder::new(&stream[..])
+            .read_to_end(&mut out)
+            .unwrap();
         out
     }
 
     fn text(seed: u64, size: usize) -> Vec<u8> {
         let mut state = seed | 1;
-        let words: Vec<String> = (0..400u32).map(|n| format!("w{}", n.wrapping_mul(2_654_435_761))).collect();
+        let words: Vec<String> = (0..400u32)
+            .map(|n| format!("w{}", n.wrapping_mul(2_654_435_761)))
+            .collect();
         let mut out = Vec::new();
         while out.len() < size {
             state ^= state << 13;
@@ -296,7 +300,9 @@ mod tests {
 
     #[test]
     fn every_level_and_kind_of_block() {
-        let noise: Vec<u8> = (0..300_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let noise: Vec<u8> = (0..300_000u32)
+            .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
         for level in 0..=12 {
             for parts in [
                 vec![vec![], b"a".to_vec(), vec![]],

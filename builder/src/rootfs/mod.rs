@@ -2,6 +2,8 @@
 
 pub mod copy;
 pub mod diff;
+mod fingerprint;
+mod kept;
 pub mod overlay;
 pub mod scratch;
 pub mod users;

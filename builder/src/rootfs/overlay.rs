@@ -1,8 +1,9 @@
 //! Unpacked layers on disk, and root file systems mounted over them.
 //!
 //! A layer lies unpacked in the form overlay's lower directories have, under the name of its chain id: the layers below it decide what
-//! its implied directories look like. Directories appear by rename, so a crash leaves none half made under a chain id.
+//! its implied directories look like. What a layer's directory holds, and how damage is noticed, is for `kept` to say.
 
+use super::kept::{FILES, Sound};
 use crate::beneath::{Dir, FileError};
 use crate::layer::extract::{self, ExtractError};
 use crate::layer::limits::Limits;
@@ -43,12 +44,15 @@ pub enum OverlayError {
     /// The blob is missing or unreadable.
     #[error(transparent)]
     Store(#[from] roadstead_registry_client::Error),
+    /// A layer that was there is gone, or was written to.
+    #[error("the unpacked layer `{}` was removed or damaged during the build: build again", .0.display())]
+    Gone(PathBuf),
     /// Mounting failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
 
-type Result<T> = std::result::Result<T, OverlayError>;
+pub(super) type Result<T> = std::result::Result<T, OverlayError>;
 
 /// Identifies a layer together with all below it. Source: OCI image specification, config.md, "Layer ChainID".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,7 +78,12 @@ impl ChainId {
         chain
     }
 
-    fn directory(&self) -> &str {
+    /// The whole digest in hex digits.
+    pub(super) fn hex(&self) -> &str {
+        self.0.hex()
+    }
+
+    pub(super) fn directory(&self) -> &str {
         self.0.hex().get(..NAME_DIGITS).unwrap_or_default()
     }
 }
@@ -82,9 +91,10 @@ impl ChainId {
 /// The directory of unpacked layers, and the scratch directory of one build on the same file system.
 #[derive(Debug, Clone)]
 pub struct Layers {
-    dir: PathBuf,
-    scratch: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) scratch: PathBuf,
     limits: Limits,
+    pub(super) sound: Sound,
 }
 
 /// A root file system that is mounted until dropped.
@@ -110,6 +120,7 @@ impl Layers {
             dir: dir.to_owned(),
             scratch: scratch.to_owned(),
             limits: Limits::default(),
+            sound: Sound::default(),
         })
     }
 
@@ -126,17 +137,7 @@ impl Layers {
         self.limits
     }
 
-    fn path(&self, id: &ChainId) -> PathBuf {
-        self.dir.join(id.directory())
-    }
-
-    /// Tells whether the layer lies unpacked.
-    #[must_use]
-    pub fn has(&self, id: &ChainId) -> bool {
-        self.path(id).is_dir()
-    }
-
-    fn scratch_dir(&self, what: &str) -> Result<PathBuf> {
+    pub(super) fn scratch_dir(&self, what: &str) -> Result<PathBuf> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = self.scratch.join(format!("{what}-{number}"));
@@ -150,7 +151,8 @@ impl Layers {
     /// # Errors
     /// When one is missing.
     pub fn lowers(&self, chain: &[ChainId]) -> Result<Vec<Dir>> {
-        chain.iter().rev().map(|id| Ok(Dir::open(&self.path(id))?)).collect()
+        self.require(chain)?;
+        chain.iter().rev().map(|id| Ok(Dir::open(&self.files(id))?)).collect()
     }
 
     /// Unpacks the last layer of `chain`, whose blob is in `store`. The layers below must be there.
@@ -168,6 +170,8 @@ impl Layers {
         let result = self.unpack_into(store, &path, below, layer);
         if result.is_err() {
             self.discard(&path);
+            // Its file may have changed without a trace: the next one to want the blob hashes it first.
+            store.distrust(&layer.descriptor.digest);
             return result;
         }
         self.keep(&path, id)
@@ -221,20 +225,7 @@ impl Layers {
         self.keep(&upper, id)
     }
 
-    fn keep(&self, path: &Path, id: &ChainId) -> Result<()> {
-        let target = self.path(id);
-        match std::fs::rename(path, &target) {
-            Ok(()) => Ok(()),
-            // Another build was first; the content is the same.
-            Err(_) if target.is_dir() => {
-                self.discard(path);
-                Ok(())
-            }
-            Err(e) => Err(FileError::new("move layer to", target, e).into()),
-        }
-    }
-
-    fn discard(&self, path: &Path) {
+    pub(super) fn discard(&self, path: &Path) {
         if let (Ok(scratch), Some(name)) = (Dir::open(&self.scratch), path.file_name()) {
             // What cannot be removed now goes with the scratch directory.
             drop(scratch.remove_all(name));
@@ -246,12 +237,13 @@ impl Layers {
     /// # Errors
     /// When a layer is missing or the mount fails.
     pub fn mount(&self, chain: &[ChainId], below: Option<&Path>) -> Result<Rootfs> {
+        self.require(chain)?;
         let (path, upper, work) = (
             self.scratch_dir("root")?,
             self.scratch_dir("upper")?,
             self.scratch_dir("work")?,
         );
-        let mut lowers: Vec<PathBuf> = chain.iter().rev().map(|id| PathBuf::from(id.directory())).collect();
+        let mut lowers = lower_names(chain);
         lowers.extend(below.map(Path::to_owned));
         if lowers.is_empty() {
             lowers.push(self.scratch_dir("empty")?);
@@ -270,13 +262,13 @@ impl Layers {
     /// # Errors
     /// As [`Self::mount`].
     pub fn mount_readonly(&self, chain: &[ChainId]) -> Result<Rootfs> {
+        self.require(chain)?;
         let path = match chain {
             [] => self.scratch_dir("empty")?,
-            [only] => self.path(only),
+            [only] => self.files(only),
             several => {
                 let path = self.scratch_dir("root")?;
-                let lowers: Vec<PathBuf> = several.iter().rev().map(|id| PathBuf::from(id.directory())).collect();
-                sandbox::mount_overlay(&self.dir, &lowers, None, &path)?;
+                sandbox::mount_overlay(&self.dir, &lower_names(several), None, &path)?;
                 return Ok(Rootfs {
                     path,
                     upper: None,
@@ -338,6 +330,12 @@ impl Drop for Rootfs {
             }
         }
     }
+}
+
+/// Names layers below the directory of all layers, uppermost first.
+fn lower_names(chain: &[ChainId]) -> Vec<PathBuf> {
+    let name = |id: &ChainId| Path::new(id.directory()).join(FILES);
+    chain.iter().rev().map(name).collect()
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {

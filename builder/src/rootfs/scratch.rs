@@ -1,11 +1,19 @@
 //! The temporary directory of one build, on the file system of the layers. It goes when the build does; one that a killed build left
 //! behind goes with the next build's start.
+//!
+//! Beside the builds' directories lies what was moved out of use while builds that still need it may run (`trash-…`). It goes when no
+//! build runs that began before.
 
 use crate::beneath::{Dir, FileError};
 use rustix::fs::FlockOperation;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+/// How names of what was moved out of use begin.
+const TRASH: &str = "trash-";
 
 /// A directory that is removed on drop and locked as long as it is in use.
 #[derive(Debug)]
@@ -94,7 +102,7 @@ fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
             remove(&dir, name);
         }
     }
-    Ok(())
+    empty_trash(&dir)
 }
 
 /// Tells whether `lock` is still what the name stands for: its owner may have removed it, and another build taken the name, between
@@ -117,10 +125,40 @@ fn remove(dir: &Dir, name: &str) {
     }
 }
 
+/// A name for what a build moves out of use, beside its scratch directory.
+pub(super) fn trash(scratch: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Other builds have other names now, but may have had this one before.
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let time = time.map_or(0, |since| since.as_nanos());
+    let name = scratch.file_name().unwrap_or_default().to_string_lossy();
+    scratch.with_file_name(format!("{TRASH}{name}-{time}-{number}"))
+}
+
+/// Removes what was moved out of use, unless a build runs. Those that begin now cannot have it in use.
+fn empty_trash(dir: &Dir) -> Result<(), FileError> {
+    let names = dir.names()?;
+    let (trash, others): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .partition(|name| name.as_encoded_bytes().starts_with(TRASH.as_bytes()));
+    let is_lock = |name: &&OsString| name.as_encoded_bytes().ends_with(b".lock");
+    let is_held = |name: &OsString| {
+        dir.open_file(name)
+            .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+    };
+    if !trash.is_empty() && !others.iter().filter(is_lock).any(is_held) {
+        // What cannot be removed now is left for a build that can.
+        trash.iter().for_each(|name| drop(dir.remove_all(name)));
+    }
+    Ok(())
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Ok(dir) = Dir::open(&self.parent) {
             remove(&dir, &self.name);
+            drop(empty_trash(&dir));
         }
     }
 }
@@ -153,9 +191,11 @@ mod tests {
         std::fs::write(parent.join("build-0.lock"), "").unwrap();
         let scratch = Scratch::new(&parent).unwrap();
         assert!(!parent.join("build-0").exists() && scratch.path().is_dir());
-        // One in use is left alone.
+        // One in use is left alone, and what it may have in use, too.
+        std::fs::create_dir(trash(&scratch.path())).unwrap();
         remove_abandoned(&parent).unwrap();
         assert!(scratch.path().is_dir());
+        assert_eq!(std::fs::read_dir(&parent).unwrap().count(), 3);
         drop(scratch);
         assert_eq!(std::fs::read_dir(&parent).unwrap().count(), 0);
         std::fs::remove_dir(&parent).unwrap();

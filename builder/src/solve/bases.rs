@@ -5,6 +5,8 @@ use super::error::{BuildError, Result};
 use super::lost::Lost;
 use super::step::end;
 use super::tools::Tools;
+use super::turns::turn;
+use crate::cache::key::KeyBuilder;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
 use crate::rootfs::overlay::ChainId;
@@ -81,7 +83,8 @@ impl Bases {
         let vertex = tools
             .progress
             .start(format!("[internal] load metadata for {}", reference.canonical()));
-        let result = self.unless_canceled(resolve(tools, reference, platform, pull)).await;
+        let resolving = async { looked_at(tools, resolve(tools, reference, platform, pull).await?).await };
+        let result = self.unless_canceled(resolving).await;
         end(&vertex, &result);
         let base = result?;
         *slot = Some(base.clone());
@@ -89,9 +92,15 @@ impl Bases {
     }
 
     /// Reads an image that lies in the store without a name.
-    pub(super) fn stored(&self, store: &Store, descriptor: &Descriptor, platform: &Platform) -> Result<Base> {
-        let base = read_stored(store, descriptor.clone(), platform, &descriptor.digest.to_string())?;
-        base.ok_or_else(|| BuildError::Other(format!("the image {} is not made for {platform}", descriptor.digest)))
+    pub(super) async fn stored(&self, tools: &Tools, descriptor: &Descriptor, platform: &Platform) -> Result<Base> {
+        let base = read_stored(
+            &tools.store,
+            descriptor.clone(),
+            platform,
+            &descriptor.digest.to_string(),
+        )?;
+        let other = || BuildError::Other(format!("the image {} is not made for {platform}", descriptor.digest));
+        looked_at(tools, base.ok_or_else(other)?).await
     }
 
     /// Brings the blobs of `layers` into the store.
@@ -102,8 +111,9 @@ impl Bases {
     /// Sees to it that every layer of the stack lies unpacked.
     pub(super) async fn unpack(&self, tools: &Arc<Tools>, layers: &[StepLayer]) -> Result<Vec<ChainId>> {
         let chain = ChainId::stack(layers.iter().map(|l| &l.diff_id));
-        let missing = chain.iter().position(|id| !tools.layers.has(id));
-        let Some(first) = missing else { return Ok(chain) };
+        if missing(tools, &chain).await?.is_empty() {
+            return Ok(chain);
+        }
         let name = format!("{:?}", chain.last());
         let lock = Arc::clone(
             self.unpacking
@@ -113,17 +123,26 @@ impl Bases {
                 .or_default(),
         );
         let _held = lock.lock().await;
-        let wanted = self.wanted(tools, &layers[first..], &chain[first..])?;
-        if let Err(error) = self.fetch(tools, &wanted).await {
-            return Err(self.or_lost(tools, &layers[first..], error));
+        let wanted = self.wanted(layers, &missing(tools, &chain).await?)?;
+        let blobs: Vec<Layer> = wanted.iter().map(|(_, layer)| layer.clone()).collect();
+        if let Err(error) = self.fetch(tools, &blobs).await {
+            return Err(self.or_lost(tools, layers, error));
         }
-        for at in first..layers.len() {
-            if tools.layers.has(&chain[at]) {
-                continue;
-            }
-            let Some(layer) = layers[at].packed() else { continue };
+        for (at, layer) in wanted {
+            let waiting = || {
+                let digest = &layer.descriptor.digest;
+                tools
+                    .progress
+                    .warn(format!("waiting for another build that unpacks {digest}"));
+            };
+            let turn = turn(tools, &unpacking(&chain[at]), &self.cancel, waiting).await?;
             let (tools, chain) = (Arc::clone(tools), chain[..=at].to_vec());
             let unpacking = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                // Another build may have been first.
+                if tools.layers.has(&chain[at]) {
+                    return Ok(());
+                }
                 let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
                 let result = tools.layers.unpack(&tools.store, &chain, &layer);
                 match &result {
@@ -141,17 +160,20 @@ impl Bases {
 }
 
 impl Bases {
-    /// The blobs of layers that do not lie unpacked. One without blob is known by its digest only.
-    fn wanted(&self, tools: &Tools, layers: &[StepLayer], chain: &[ChainId]) -> Result<Vec<Layer>> {
-        let missing = layers.iter().zip(chain).filter(|(_, id)| !tools.layers.has(id));
-        let missing: Vec<&StepLayer> = missing.map(|(layer, _)| layer).collect();
-        let gone = missing.iter().filter(|layer| layer.descriptor.is_none());
-        let gone: Vec<&Digest> = gone.map(|layer| &layer.diff_id).collect();
+    /// The blobs of the layers at `missing`. One without blob is known by its digest only.
+    fn wanted(&self, layers: &[StepLayer], missing: &[usize]) -> Result<Vec<(usize, Layer)>> {
+        let missing = || missing.iter().filter_map(|at| Some((*at, layers.get(*at)?)));
+        let gone: Vec<&Digest> = missing()
+            .filter(|(_, layer)| layer.descriptor.is_none())
+            .map(|(_, layer)| &layer.diff_id)
+            .collect();
         if let Some(first) = gone.first() {
             self.lost.add(gone.iter().copied());
             return Err(BuildError::Lost((*first).clone()));
         }
-        Ok(missing.iter().filter_map(|layer| layer.packed()).collect())
+        Ok(missing()
+            .filter_map(|(at, layer)| Some((at, layer.packed()?)))
+            .collect())
     }
 
     /// Makes a failed download one of layers that steps can make again, where it is that of a cached layer.
@@ -171,11 +193,42 @@ impl Bases {
     }
 }
 
+/// The key by which builds keep from unpacking a layer twice.
+fn unpacking(id: &ChainId) -> Digest {
+    let mut key = KeyBuilder::new("unpack");
+    key.add("chain id", format!("{id:?}"));
+    key.finish()
+}
+
+/// Tells which layers of `chain` do not lie unpacked. Their files are looked at side by side.
+async fn missing(tools: &Arc<Tools>, chain: &[ChainId]) -> Result<Vec<usize>> {
+    let look = |id: &ChainId| {
+        let (tools, id) = (Arc::clone(tools), id.clone());
+        tokio::task::spawn_blocking(move || tools.layers.has(&id))
+    };
+    let looks: Vec<_> = chain.iter().map(look).collect();
+    let mut missing = Vec::new();
+    for (at, look) in looks.into_iter().enumerate() {
+        let there = look.await;
+        if !there.map_err(|e| BuildError::Other(format!("looking at a layer ended early: {e}")))? {
+            missing.push(at);
+        }
+    }
+    Ok(missing)
+}
+
+/// Tells whether a blob is in the store and right. A wrong one is gone then.
+async fn verified(tools: &Tools, digest: &Digest) -> Result<bool> {
+    let (store, digest) = (tools.store.clone(), digest.clone());
+    let looking = tokio::task::spawn_blocking(move || store.verified(&digest)).await;
+    Ok(looking.map_err(|e| BuildError::Other(format!("looking at a blob ended early: {e}")))??)
+}
+
 /// Brings the blobs of `layers` into the store, several at a time.
 async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
     let mut fetching = tokio::task::JoinSet::new();
     for layer in layers {
-        if tools.store.has(&layer.descriptor.digest) {
+        if verified(tools, &layer.descriptor.digest).await? {
             continue;
         }
         let sources = tools.store.sources(&layer.descriptor.digest);
@@ -206,7 +259,7 @@ async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
 }
 
 async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull: bool) -> Result<Base> {
-    if !pull && let Some(base) = resolve_local(&tools.store, reference, platform)? {
+    if !pull && let Some(base) = resolve_local(tools, reference, platform)? {
         return Ok(base);
     }
     let resolved = Box::pin(tools.client.resolve(reference, platform)).await?;
@@ -219,11 +272,29 @@ async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull
     base(&resolved.manifest, &resolved.config, platform, &reference.to_string())
 }
 
-fn resolve_local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
-    let Some(descriptor) = store.resolve(reference)? else {
+/// Removes those blobs of the base that are here and wrong: the image would have them. They are fetched when they are needed.
+async fn looked_at(tools: &Tools, base: Base) -> Result<Base> {
+    for descriptor in base.layers.iter().filter_map(|layer| layer.descriptor.as_ref()) {
+        verified(tools, &descriptor.digest).await?;
+    }
+    Ok(base)
+}
+
+/// Finds the image in the store. One whose documents are damaged or lost is asked for at its registry.
+fn resolve_local(tools: &Tools, reference: &Reference, platform: &Platform) -> Result<Option<Base>> {
+    let Some(descriptor) = tools.store.resolve(reference)? else {
         return Ok(None);
     };
-    read_stored(store, descriptor, platform, &reference.to_string())
+    match read_stored(&tools.store, descriptor, platform, &reference.to_string()) {
+        Err(BuildError::Registry(
+            error @ (RegistryError::DigestMismatch { .. } | RegistryError::BlobMissing { .. }),
+        )) => {
+            let message = format!("{reference} in the local store is damaged, its registry is asked: {error}");
+            tools.progress.warn(message);
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 /// Reads an image of the store; `None` when there is none for the platform.

@@ -121,11 +121,8 @@ impl StageRun<'_> {
             Origin::Directory(context) => Ok(From::Directory(context)),
             Origin::Stage(index) => Ok(From::Layers(wait(self.shared, self.results, index).await?.base.layers)),
             Origin::Stored(descriptor) => {
-                let base = self
-                    .shared
-                    .bases
-                    .stored(&self.shared.tools.store, &descriptor, platform)?;
-                Ok(From::Layers(base.layers))
+                let reading = self.shared.bases.stored(&self.shared.tools, &descriptor, platform);
+                Ok(From::Layers(reading.await?.layers))
             }
             Origin::Image { reference, .. } => {
                 let bases = &self.shared.bases;

@@ -94,7 +94,10 @@ async fn stage(
                 platform,
             }
         }
-        Origin::Stored(descriptor) => shared.bases.stored(&shared.tools.store, descriptor, &shared.platform)?,
+        Origin::Stored(descriptor) => {
+            let tools = &shared.tools;
+            shared.bases.stored(tools, descriptor, &shared.platform).await?
+        }
         Origin::Stage(other) => {
             let parent = wait(shared, results, *other).await?;
             inherited = Some(parent.scope);

@@ -26,6 +26,7 @@ mod step;
 mod steps;
 mod stored_base;
 mod tools;
+mod turns;
 mod used;
 mod variables;
 

@@ -99,7 +99,12 @@ pub(super) fn repack(tools: &Tools, layer: &StepLayer, compression: Compression)
         return Ok(known);
     }
     let unpacked = || BuildError::Other(format!("the layer {} has no blob", layer.diff_id));
-    let made = recompress(&tools.store, &layer.packed().ok_or_else(unpacked)?, compression);
+    let packed = layer.packed().ok_or_else(unpacked)?;
+    let made = recompress(&tools.store, &packed, compression);
+    if made.is_err() {
+        // Its file may have changed without a trace: the next build hashes it first.
+        tools.store.distrust(&packed.descriptor.digest);
+    }
     let record = Record {
         layer: Some(made.map_err(BuildError::Layer)?),
     };

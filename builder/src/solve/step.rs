@@ -5,18 +5,21 @@ use super::error::{BuildError, Result};
 use super::history;
 use super::packing::{self, keep};
 use super::shared::{Results, Shared, StageResult, of_step, placed};
-use super::steps::Held;
+use super::steps::Doing;
+use super::turns::turn;
 use super::variables::Scope;
 use crate::cache::key::KeyBuilder;
 use crate::cache::local::Record;
+use crate::cache::turns::Turn;
 use crate::dockerfile::words::WordError;
 use crate::dockerfile::{Instruction, Kind};
 use crate::layer::write::StepLayer;
-use crate::progress::Vertex;
+use crate::progress::{Vertex, VertexId};
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{Digest, Platform};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One stage under way.
 pub(super) struct StageRun<'a> {
@@ -33,9 +36,11 @@ pub(super) struct StageRun<'a> {
     /// The platform of the stage, as FROM has asked for it.
     pub(super) platform: Platform,
     /// Steps that are being done here.
-    holding: Vec<Held>,
+    doing: Vec<Doing>,
     /// The keys of the step under way.
     keys: Vec<Digest>,
+    /// The step that was shown last, and when it began.
+    showing: Option<(VertexId, Instant)>,
     /// What the base has for the stages that stand on it.
     triggers: Vec<Instruction>,
     /// Steps shown so far and in all.
@@ -66,8 +71,9 @@ impl<'a> StageRun<'a> {
             state: base.state,
             scope,
             platform: base.platform,
-            holding: Vec::new(),
+            doing: Vec::new(),
             keys: Vec::new(),
+            showing: None,
             triggers,
             shown: 1,
             total,
@@ -154,35 +160,42 @@ impl<'a> StageRun<'a> {
             false => String::new(),
         };
         let width = self.total.to_string().len();
-        self.shared.tools.progress.start(format!(
-            "[{platform}{stage}{:>width$}/{}] {text}",
-            self.shown, self.total
-        ))
+        let name = format!("[{platform}{stage}{:>width$}/{}] {text}", self.shown, self.total);
+        let vertex = self.shared.tools.progress.start(name);
+        self.showing = Some((vertex.id(), Instant::now()));
+        vertex
     }
 
-    /// Looks a step's result up, in this build and unless `--no-cache` or `--no-cache-filter` says not to in those before. When there is none, equal steps wait
-    /// until [`Self::accept`].
+    /// Looks a step's result up, in this build and unless `--no-cache` or `--no-cache-filter` says not to in those before. When there is
+    /// none, equal steps wait until [`Self::accept`], those of other builds included.
     pub(super) async fn find(&mut self, key: &Digest) -> Result<Option<Record>> {
         let mut step = self.shared.steps.hold(key).await;
         self.keys.push(key.clone());
-        let may_know = !self.shared.request.no_cache && !self.shared.uncached.contains(&self.index);
-        let known = match &*step {
-            Some(record) => Some(record.clone()),
-            None if may_know => self.shared.tools.cache.find(key),
+        let is_asked = !self.shared.request.no_cache && !self.shared.uncached.contains(&self.index);
+        let mut found = match &*step {
+            Some(record) => self.as_wanted(key, record.clone()).await?,
+            None if is_asked => self.known(key).await?,
             None => None,
         };
-        let mut found = match known {
-            Some(record) => self.as_wanted(key, record).await?,
-            None => None,
-        };
-        if found.is_none() && may_know {
-            found = self.find_elsewhere(key).await?;
+        let mut taken = None;
+        if found.is_none() && is_asked {
+            taken = Some(self.turn(key).await?);
+            // Whoever had the turn before may have done the step.
+            found = self.remembered(key).await?;
         }
         match &found {
             Some(record) => *step = Some(record.clone()),
-            None => self.holding.push(step),
+            None => self.doing.push(Doing { step, _turn: taken }),
         }
         Ok(found)
+    }
+
+    /// Looks a step up among those of the builds before, here and elsewhere.
+    async fn known(&self, key: &Digest) -> Result<Option<Record>> {
+        match self.remembered(key).await? {
+            Some(record) => Ok(Some(record)),
+            None => self.find_elsewhere(key).await,
+        }
     }
 
     /// Looks a step's result up in the caches of other machines.
@@ -200,19 +213,53 @@ impl<'a> StageRun<'a> {
         self.as_wanted(key, found.record).await
     }
 
+    /// Waits for another build that does the step.
+    async fn turn(&self, key: &Digest) -> Result<Turn> {
+        let waiting = || {
+            if let Some((id, begun)) = self.showing {
+                let line = "waiting for another build that is doing this step";
+                let seconds = begun.elapsed().as_secs_f64();
+                self.shared.tools.progress.tell(id, line, seconds);
+            }
+        };
+        turn(&self.shared.tools, key, &self.shared.cancel, waiting).await
+    }
+
+    /// Looks a step up among those of the builds before. Its blob may have to be hashed.
+    async fn remembered(&self, key: &Digest) -> Result<Option<Record>> {
+        let tools = Arc::clone(&self.shared.tools);
+        let looking = {
+            let key = key.clone();
+            tokio::task::spawn_blocking(move || tools.cache.find(&key)).await
+        };
+        match looking.map_err(|e| BuildError::Other(format!("looking a step up ended early: {e}")))? {
+            Some(record) => self.as_wanted(key, record).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn lies_unpacked(&self, id: ChainId) -> Result<bool> {
+        let tools = Arc::clone(&self.shared.tools);
+        let looking = tokio::task::spawn_blocking(move || tools.layers.has(&id)).await;
+        looking.map_err(|e| BuildError::Other(format!("looking at a layer ended early: {e}")))
+    }
+
     /// Gives a record whose layer has the blob that the image wants, if it is for the image. A layer that is gone counts as not found,
-    /// save where its digest is enough.
+    /// save where its digest is enough: until somebody needs the files.
     async fn as_wanted(&self, key: &Digest, record: Record) -> Result<Option<Record>> {
         let Some(layer) = record.layer.clone() else {
             return Ok(Some(record));
         };
         let (chain, compression) = (self.chain(), self.shared.request.compression);
-        let lies_unpacked = self.shared.tools.layers.has(&ChainId::of(chain.last(), &layer.diff_id));
-        if !lies_unpacked && self.shared.bases.lost.has(&layer.diff_id) {
-            return Ok(None);
-        }
-        if layer.descriptor.is_none() && !lies_unpacked {
-            return Ok((!self.in_image).then_some(record));
+        let is_lost = self.shared.bases.lost.has(&layer.diff_id);
+        let has_blob = layer.descriptor.is_some();
+        if is_lost || (self.packs && !has_blob) {
+            let lies_unpacked = self.lies_unpacked(ChainId::of(chain.last(), &layer.diff_id)).await?;
+            match (lies_unpacked, is_lost || self.in_image) {
+                (true, _) => {}
+                (false, true) => return Ok(None),
+                (false, false) => return Ok(Some(record)),
+            }
         }
         if !self.packs || packing::is_packed_as(&layer, compression) {
             return Ok(Some(record));
@@ -241,8 +288,8 @@ impl<'a> StageRun<'a> {
 
     /// Adds a step's layer, and lets equal steps go on.
     pub(super) fn put(&mut self, record: Record) {
-        for mut step in self.holding.drain(..) {
-            *step = Some(record.clone());
+        for mut doing in self.doing.drain(..) {
+            *doing.step = Some(record.clone());
         }
         for (at, key) in self.keys.drain(..).enumerate() {
             self.shared

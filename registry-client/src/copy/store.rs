@@ -145,6 +145,17 @@ impl StoreTarget {
         }
     }
 
+    /// Tells whether the blob is here, and right.
+    async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
+        if self.store.blob_size(&descriptor.digest) != Some(descriptor.size) {
+            return Ok(false);
+        }
+        let (store, digest) = (self.store.clone(), descriptor.digest.clone());
+        // It may have to be hashed.
+        let looking = tokio::task::spawn_blocking(move || store.verified(&digest));
+        looking.await.map_err(crate::files::stopped)?
+    }
+
     async fn write(&self, descriptor: &Descriptor, source: &dyn ImageSource, progress: &dyn Progress) -> Result<()> {
         let path = self.store.blob_path(&descriptor.digest);
         match store_blob(source, descriptor, progress, self.store.writer()?, &path).await {
@@ -180,11 +191,10 @@ impl ImageSink for StoreTarget {
             for repository in source.repositories(&descriptor.digest).iter().rev() {
                 self.store.add_source(&descriptor.digest, repository)?;
             }
-            let is_here = || self.store.blob_size(&descriptor.digest) == Some(descriptor.size);
-            if !is_here() {
+            if !self.has(descriptor).await? {
                 // Another build on this machine may be fetching it: then its download is this one's, too.
                 let claim = self.store.claim(&descriptor.digest).await?;
-                if !is_here() {
+                if !self.has(descriptor).await? {
                     self.write(descriptor, source, progress).await?;
                     progress.blob(&descriptor.digest, BlobEvent::Done);
                     drop(claim);

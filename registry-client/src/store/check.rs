@@ -1,14 +1,13 @@
 //! Checking a store: every blob against its digest, every name against what it needs.
 
 use std::fs::{self, File};
-use std::io::Read as _;
 
 use super::{BLOBS, Store};
-use crate::digest::{Digest, DigestWriter};
+use crate::digest::Digest;
 use crate::error::{RegistryError, Result};
 use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT, Manifest, media_type};
 
-const BUFFER_SIZE: usize = 256 * 1024;
+pub(super) const BUFFER_SIZE: usize = 256 * 1024;
 
 /// What is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +31,13 @@ pub enum Finding {
         /// What it needs.
         digest: Digest,
     },
+    /// A document that the store itself needs cannot be read.
+    Document {
+        /// Its file name.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A document of a named image cannot be read.
     Unreadable {
         /// Name of the image.
@@ -48,11 +54,20 @@ impl std::fmt::Display for Finding {
         match self {
             Self::WrongContent { digest, actual } => write!(f, "blob {digest} has content with digest {actual}"),
             Self::Foreign { name } => write!(f, "file `{}` among the blobs is no blob", crate::digest::shorten(name)),
+            Self::Document { name, reason } => write!(f, "`{name}` of the store cannot be read: {reason}"),
             Self::Missing { image, digest } => write!(f, "image `{image}` needs {digest}, which is missing"),
             Self::Unreadable { image, digest, reason } => {
                 write!(f, "document {digest} of image `{image}` cannot be read: {reason}")
             }
         }
+    }
+}
+
+impl Finding {
+    /// Tells whether a check with `repair` removes what was found. What an image lacks must be built or fetched again.
+    #[must_use]
+    pub fn can_be_repaired(&self) -> bool {
+        matches!(self, Self::WrongContent { .. } | Self::Document { .. })
     }
 }
 
@@ -106,27 +121,22 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        let mut hash = DigestWriter::new(std::io::sink());
-        let mut buffer = vec![0; BUFFER_SIZE];
-        loop {
-            let read = file.read(&mut buffer).map_err(failed)?;
-            if read == 0 {
-                break;
-            }
-            std::io::Write::write_all(&mut hash, &buffer[..read]).map_err(failed)?;
-        }
-        let (_, actual, size) = hash.finish();
+        let meta = file.metadata().map_err(failed)?;
+        let actual = super::stamps::hash(&mut file).map_err(failed)?;
         report.blobs += 1;
-        report.bytes += size;
-        if actual != *digest {
-            if repair {
-                super::writer::remove_quietly(&path);
-            }
-            report.findings.push(Finding::WrongContent {
-                digest: digest.clone(),
-                actual,
-            });
+        report.bytes += meta.len();
+        if actual == *digest {
+            self.stamp(digest, &meta);
+            return Ok(());
         }
+        match repair {
+            true => self.remove_blob(digest),
+            false => self.distrust(digest),
+        }
+        report.findings.push(Finding::WrongContent {
+            digest: digest.clone(),
+            actual,
+        });
         Ok(())
     }
 

@@ -25,6 +25,16 @@ pub struct Claim {
     _file: File,
 }
 
+impl Claim {
+    /// Takes the lock file `path`, which is there only while it is held. `None` while somebody else holds it.
+    ///
+    /// # Errors
+    /// `Io` when the lock cannot be made.
+    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+        try_claim(path)
+    }
+}
+
 impl Store {
     /// Waits until nobody else fetches a blob. Whoever gets the claim looks first whether the blob has come meanwhile.
     ///
@@ -44,6 +54,13 @@ pub(crate) async fn claim(path: &Path) -> Result<Claim> {
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Removes the locks that killed processes have left; one that is held stays.
+pub(super) fn sweep(locks: &Path) {
+    for entry in std::fs::read_dir(locks).into_iter().flatten().flatten() {
+        drop(try_claim(&entry.path()));
     }
 }
 

@@ -7,13 +7,16 @@
 //! ingest/               content being written
 //! locks/<hex>           held by whoever fetches the blob
 //! sources/<hex>         repositories a blob can be fetched or mounted from
+//! checked/<hex>         what the blob's file looked like when its content was right
 //! ```
 
 mod check;
 pub(crate) mod claim;
 mod content_file;
+mod mend;
 mod names;
 mod sources;
+mod stamps;
 pub(crate) mod writer;
 
 use std::fs::{self, File};
@@ -34,6 +37,7 @@ const LOCK_FILE: &str = "lock";
 const INGEST: &str = "ingest";
 const LOCKS: &str = "locks";
 const SOURCES: &str = "sources";
+const CHECKED: &str = "checked";
 
 /// Opens blobs and image names kept in one directory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,14 +51,24 @@ impl Store {
     /// # Errors
     /// `Io` when the directory cannot be made or read; `InvalidDocument` when it holds another kind of layout.
     pub fn open(dir: &Path) -> Result<Self> {
-        for part in [BLOBS, INGEST, LOCKS, SOURCES] {
+        for part in [BLOBS, INGEST, LOCKS, SOURCES, CHECKED] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(|error| RegistryError::io("create", &path, error))?;
         }
         let store = Self { dir: dir.into() };
         store.check_layout()?;
         writer::sweep(&dir.join(INGEST), "");
+        claim::sweep(&dir.join(LOCKS));
         Ok(store)
+    }
+
+    /// Looks at the documents that keep a store from being opened when they are damaged. With `repair` others take their place; then
+    /// the names of images are lost, and the old list lies beside the new one.
+    ///
+    /// # Errors
+    /// `Io` when one cannot be read or written.
+    pub fn check_documents(dir: &Path, repair: bool) -> Result<Vec<Finding>> {
+        mend::documents(dir, repair)
     }
 
     /// Returns the store's directory.
@@ -135,7 +149,8 @@ impl Store {
     /// # Errors
     /// `Io` when no file can be made.
     pub fn writer(&self) -> Result<BlobWriter> {
-        BlobWriter::create(&self.dir.join(INGEST), &self.dir.join(BLOBS))
+        let writer = BlobWriter::create(&self.dir.join(INGEST), &self.dir.join(BLOBS))?;
+        Ok(writer.stamping(&self.dir.join(INGEST), &self.dir.join(CHECKED)))
     }
 
     /// Stores bytes as a blob.
@@ -144,7 +159,9 @@ impl Store {
     /// `Io` when they cannot be written.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if self.blob_size(&digest) == Some(bytes.len() as u64) {
+        // One that is here may be damaged, and a small one is read in no time.
+        let is_here = || fs::read(self.blob_path(&digest)).is_ok_and(|found| found == bytes);
+        if self.blob_size(&digest) == Some(bytes.len() as u64) && is_here() {
             return Ok(digest);
         }
         let mut writer = self.writer()?;

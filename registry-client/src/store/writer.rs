@@ -1,10 +1,10 @@
 //! Writing one blob: a temporary file, hashed on the way, that appears under its digest when it is complete.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 use super::content_file::ContentFile;
 use crate::digest::{Digest, DigestWriter};
@@ -12,13 +12,13 @@ use crate::error::{RegistryError, Result};
 
 /// Tells files being written from others where they share a directory.
 pub(crate) const TEMPORARY_PREFIX: &str = ".roadstead-";
-/// Age at which a file being written that no process holds is litter. Long enough for a writer to lock what it has created.
-const LITTER_AGE: Duration = Duration::from_secs(3600);
 
 /// Writes a blob of unknown digest. Dropped without a commit, it leaves nothing behind.
 pub struct BlobWriter {
     /// Directory in which the blob appears.
     blobs: PathBuf,
+    /// Where it is noted what the blob's file looks like, and where such notes are made.
+    stamps: Option<(PathBuf, PathBuf)>,
     temporary: Temporary,
     /// `None` only after a commit has begun.
     output: Option<DigestWriter<ContentFile>>,
@@ -39,9 +39,16 @@ impl BlobWriter {
         let output = Some(DigestWriter::new(ContentFile::new(file)));
         Ok(Self {
             blobs: blobs.to_owned(),
+            stamps: None,
             temporary,
             output,
         })
+    }
+
+    /// Has what the blob's file looks like noted in `checked`, for it was hashed on its way.
+    pub(super) fn stamping(mut self, ingest: &Path, checked: &Path) -> Self {
+        self.stamps = Some((ingest.to_owned(), checked.to_owned()));
+        self
     }
 
     /// Returns how many bytes were written.
@@ -97,7 +104,12 @@ impl BlobWriter {
 
     fn publish(&self, file: &File, digest: &Digest) -> Result<()> {
         file.sync_data().map_err(|error| self.failed(error))?;
-        fs::rename(&self.temporary.path, self.blobs.join(digest.hex())).map_err(|error| self.failed(error))
+        fs::rename(&self.temporary.path, self.blobs.join(digest.hex())).map_err(|error| self.failed(error))?;
+        // The rename counts as a change, so only now.
+        if let (Some((ingest, checked)), Ok(meta)) = (&self.stamps, file.metadata()) {
+            super::stamps::write(ingest, &checked.join(digest.hex()), digest, &meta);
+        }
+        Ok(())
     }
 
     fn failed(&self, error: io::Error) -> RegistryError {
@@ -147,10 +159,16 @@ pub(crate) fn create_temporary(dir: &Path) -> Result<(Temporary, File)> {
         let path = dir.join(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
         match File::options().read(true).write(true).create_new(true).open(&path) {
             Ok(file) => {
-                let temporary = Temporary { path };
-                file.try_lock()
-                    .map_err(|error| RegistryError::io("lock", &temporary.path, error.into()))?;
-                return Ok((temporary, file));
+                match file.try_lock() {
+                    // Somebody who sweeps has found it unlocked, and removes it: its place is not ours any more.
+                    Err(TryLockError::WouldBlock) => continue,
+                    Err(error) => return Err(RegistryError::io("lock", &path, error.into())),
+                    Ok(()) => {}
+                }
+                let links = file.metadata().map(|meta| meta.nlink());
+                if links.map_err(|error| RegistryError::io("read", &path, error))? > 0 {
+                    return Ok((Temporary { path }, file));
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(RegistryError::io("create", &path, error)),
@@ -172,18 +190,17 @@ pub(crate) fn replace(ingest: &Path, target: &Path, bytes: &[u8]) -> Result<()> 
         .map_err(|error| RegistryError::io("write", target, error))
 }
 
-/// Removes what killed processes have left. A file that is being written is locked by its writer.
+/// Removes what killed processes have left. A file that is being written is locked by its writer; one that a writer has just created
+/// may be taken from it, who then creates another.
 pub(crate) fn sweep(ingest: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(ingest) else {
         return;
     };
     let ours = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
     for entry in entries.flatten().filter(ours) {
-        let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
-        let old = modified
-            .and_then(|time| SystemTime::now().duration_since(time).ok())
-            .is_some_and(|age| age > LITTER_AGE);
-        if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+        // Held until the file is gone.
+        let lock = File::open(entry.path()).ok();
+        if lock.as_ref().is_some_and(|file| file.try_lock().is_ok()) {
             match fs::remove_file(entry.path()) {
                 Ok(()) => tracing::debug!(path = %entry.path().display(), "removed an abandoned blob"),
                 Err(error) => {
@@ -250,17 +267,28 @@ mod tests {
         let in_use = store.writer().unwrap();
         let abandoned = dir.path().join(INGEST).join("abandoned");
         fs::write(&abandoned, b"x").unwrap();
-        let old = SystemTime::now() - 2 * LITTER_AGE;
-        for entry in fs::read_dir(dir.path().join(INGEST)).unwrap() {
-            File::options()
-                .write(true)
-                .open(entry.unwrap().path())
-                .unwrap()
-                .set_modified(old)
-                .unwrap();
-        }
         Store::open(dir.path()).unwrap();
         assert!(!abandoned.exists());
         in_use.commit().unwrap();
+    }
+
+    #[test]
+    fn who_writes_and_who_sweeps_do_not_disturb_each_other() {
+        let dir = TestDir::new("sweep-race");
+        let store = Store::open(dir.path()).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sweep(&dir.path().join(INGEST), "");
+                }
+            });
+            for number in 0..500_u32 {
+                let mut writer = store.writer().unwrap();
+                writer.write_all(&number.to_be_bytes()).unwrap();
+                writer.commit().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! `roadstead image` at the command line: what a killed pull leaves, what is printed, and how mistakes end.
 
 use crate::binary::roadstead;
+use crate::random::{Random, rounds_and_seed};
 use crate::registry::Registry;
 use crate::site::{Outcome, Site};
 use serde_json::Value;
@@ -8,10 +9,6 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Rounds of the killed pull; `cargo xtask soak` sets more.
-const ROUNDS_VARIABLE: &str = "ROADSTEAD_KILL_ROUNDS";
-const SEED_VARIABLE: &str = "ROADSTEAD_KILL_SEED";
 
 fn image(site: &Site, arguments: &[&str]) -> Outcome {
     let mut command = Command::new(roadstead());
@@ -26,30 +23,9 @@ fn json(outcome: &Outcome) -> Value {
     serde_json::from_slice(&outcome.stdout).unwrap()
 }
 
-/// Numbers that are the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.below(256).to_le_bytes()[0]).collect()
-    }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    let given = std::env::var(variable).ok();
-    given.map_or(otherwise, |text| text.parse().unwrap())
-}
-
 /// Pushes an image of some layers; gives its name.
 fn push(site: &Site, registry: &Registry, layers: usize, size: usize) -> String {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut dockerfile = "FROM scratch\n".to_owned();
     for layer in 0..layers {
         let file = format!("file{layer}");
@@ -66,9 +42,8 @@ fn push(site: &Site, registry: &Registry, layers: usize, size: usize) -> String 
 fn a_pull_killed_at_any_moment_leaves_a_sound_store() {
     let registry = Registry::start();
     let name = push(&Site::empty(), &registry, 6, 1_500_000);
-    let (rounds, seed) = (number(ROUNDS_VARIABLE, 12), number(SEED_VARIABLE, 1));
-    eprintln!("{ROUNDS_VARIABLE}={rounds} {SEED_VARIABLE}={seed}");
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let (rounds, seed) = rounds_and_seed("KILL", 12);
+    let mut random = Random::new(seed);
     let whole = {
         let site = Site::empty();
         let start = Instant::now();

@@ -211,7 +211,12 @@ impl Site {
 
     /// Starts a build.
     pub(crate) fn start(&self, arguments: &[&str]) -> Started {
-        let log = self.out("log");
+        self.start_as("log", arguments)
+    }
+
+    /// Starts a build whose log is called `name`, beside others.
+    pub(crate) fn start_as(&self, name: &str, arguments: &[&str]) -> Started {
+        let log = self.out(name);
         let stderr = std::fs::File::create(&log).unwrap();
         let child = self.command(arguments).stderr(stderr).spawn().unwrap();
         Started { child, log }

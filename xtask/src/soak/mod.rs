@@ -16,16 +16,53 @@ const NEEDS: [Need; 4] = [
     Need::Package("busybox-static"),
     Need::Program("newuidmap", "uidmap"),
 ];
+
 /// Everything that can be asked for by `--only`.
-const PARTS: [&str; 3] = ["chaos", "kill", "docker"];
-/// A killed process costs more time than a broken connection.
-const ROUNDS_FOR_A_KILL: u64 = 4;
-const DEFAULT_ROUNDS: u64 = 200;
+const PARTS: [&str; 6] = ["chaos", "kill", "corrupt", "together", "killed-builds", "docker"];
+
+/// A part that is a test: where it is, and how often it draws when nobody says.
+#[derive(Debug, Clone, Copy)]
+struct Drawn {
+    package: &'static str,
+    target: &'static str,
+    /// Its name, or the beginning of the names of several.
+    filter: &'static str,
+    /// Between `ROADSTEAD_` and `_ROUNDS` or `_SEED` in the variables that it reads.
+    variable: &'static str,
+    rounds: u64,
+}
+
+/// The part of the name `part`, if it is a test.
+fn drawn(part: &str) -> Option<Drawn> {
+    let registry = |filter, variable, rounds| Drawn {
+        package: "roadstead-registry-client",
+        target: "registry",
+        filter,
+        variable,
+        rounds,
+    };
+    let it = |filter, variable, rounds| Drawn {
+        package: "roadstead-tests",
+        target: "it",
+        filter,
+        variable,
+        rounds,
+    };
+    match part {
+        "chaos" => Some(registry("chaos", "CHAOS", 200)),
+        "kill" => Some(it("a_pull_killed_at_any_moment", "KILL", 50)),
+        "corrupt" => Some(it("a_damaged_data_directory", "CORRUPT", 500)),
+        "together" => Some(it("builds_together", "TOGETHER", 50)),
+        "killed-builds" => Some(it("a_build_killed_at_any_moment", "KILLED_BUILDS", 100)),
+        _ => None,
+    }
+}
 
 /// What the person at the terminal asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
-    rounds: u64,
+    /// Without it each part draws as often as it thinks right.
+    rounds: Option<u64>,
     /// Repeats what was drawn; without it each part draws its own, and prints it.
     seed: Option<u64>,
     parts: Vec<&'static str>,
@@ -34,7 +71,7 @@ struct Options {
 impl Options {
     fn parse(arguments: &[&str]) -> Result<Self> {
         let mut options = Self {
-            rounds: DEFAULT_ROUNDS,
+            rounds: None,
             seed: None,
             parts: PARTS.to_vec(),
         };
@@ -46,7 +83,8 @@ impl Options {
             match *option {
                 "--rounds" => {
                     let rounds = value.parse().ok().filter(|rounds| *rounds > 0);
-                    options.rounds = rounds.ok_or_else(|| TaskError::new("`--rounds` takes a number from 1 on"))?;
+                    let wrong = || TaskError::new("`--rounds` takes a number from 1 on");
+                    options.rounds = Some(rounds.ok_or_else(wrong)?);
                 }
                 "--seed" => {
                     let seed = value.parse();
@@ -74,25 +112,24 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     tools::install(&NEEDS)?;
     for part in &options.parts {
         println!("==> {part}");
-        match *part {
-            "docker" => docker::run()?,
-            part => run_command(&mut command(part, &options))?,
+        match drawn(part) {
+            Some(drawn) => run_command(&mut command(drawn, &options))?,
+            None => docker::run()?,
         }
     }
     Ok(())
 }
 
-fn command(part: &str, options: &Options) -> Command {
-    let (package, target, filter, rounds) = match part {
-        "kill" => (
-            "roadstead-tests",
-            "it",
-            "a_pull_killed_at_any_moment",
-            options.rounds.div_ceil(ROUNDS_FOR_A_KILL),
-        ),
-        part => ("roadstead-registry-client", "registry", part, options.rounds),
-    };
-    let variable = |what: &str| format!("ROADSTEAD_{}_{what}", part.to_uppercase());
+fn command(part: Drawn, options: &Options) -> Command {
+    let Drawn {
+        package,
+        target,
+        filter,
+        variable,
+        rounds,
+    } = part;
+    let rounds = options.rounds.unwrap_or(rounds);
+    let variable = |what: &str| format!("ROADSTEAD_{variable}_{what}");
     let mut command = cargo();
     // The output is shown as it comes, for the seed stands in it.
     command
@@ -114,10 +151,11 @@ mod tests {
         let defaults = Options::parse(&[]).unwrap();
         assert_eq!(
             (defaults.rounds, defaults.seed, &*defaults.parts),
-            (200, None, &PARTS[..])
+            (None, None, &PARTS[..])
         );
         let options = Options::parse(&["--only", "chaos", "--rounds", "7", "--seed", "18446744073709551615"]).unwrap();
-        assert_eq!((options.rounds, options.seed), (7, Some(u64::MAX)));
+        assert_eq!((options.rounds, options.seed), (Some(7), Some(u64::MAX)));
+        assert!(PARTS.iter().all(|part| drawn(part).is_some() || *part == "docker"));
         for wrong in [
             &["--rounds", "0"][..],
             &["--seed"],

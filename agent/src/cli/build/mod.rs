@@ -135,7 +135,9 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         layers: Layers::open(&outside.data.join("layers"), &scratch.path())
             .map_err(CliError::failed)?
             .with_limits(outside.limits),
-        cache: LocalCache::open(&outside.data.join("cache"), &store).map_err(CliError::failed)?,
+        cache: LocalCache::open(&outside.data.join("cache"), &store)
+            .map_err(CliError::failed)?
+            .with_scratch(&scratch.path()),
         mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
         progress,
         scratch: scratch.path(),
