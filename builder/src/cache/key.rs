@@ -4,17 +4,28 @@ use roadstead_registry_client::Digest;
 use sha2::{Digest as _, Sha256};
 
 /// Changes when the meaning of a key or of a layer's bytes changes; old records are then never found.
-const VERSION: &str = "roadstead-step/2";
+const VERSION: &str = "roadstead-step/3";
 
 /// Builds one key out of named inputs. Order matters; every name and value is framed by its length.
 #[derive(Debug, Clone)]
-pub struct KeyBuilder(Sha256);
+pub struct KeyBuilder {
+    hash: Sha256,
+    inputs: Inputs,
+}
+
+/// The names of a key's inputs, each with the beginning of its value's digest: enough to tell whether it is another one.
+pub type Inputs = Vec<(String, String)>;
+/// Hex digits of that beginning.
+const DIGITS: usize = 16;
 
 impl KeyBuilder {
     /// Begins the key of a step of `kind`, such as `RUN`.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        let mut key = Self(Sha256::new());
+        let mut key = Self {
+            hash: Sha256::new(),
+            inputs: Vec::new(),
+        };
         key.add("version", VERSION);
         key.add("kind", kind);
         key
@@ -22,26 +33,50 @@ impl KeyBuilder {
 
     /// Adds one input.
     pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
-        for part in [name.as_bytes(), value.as_ref()] {
-            self.0.update((part.len() as u64).to_be_bytes());
-            self.0.update(part);
-        }
-        self
+        self.note(name.to_owned(), value.as_ref());
+        self.frame(name, value.as_ref())
     }
 
     /// Adds a list, framed by its length.
     pub fn add_all<T: AsRef<[u8]>>(&mut self, name: &str, values: impl ExactSizeIterator<Item = T>) -> &mut Self {
-        self.add(name, values.len().to_string());
-        for value in values {
-            self.add("item", value);
+        self.frame(name, values.len().to_string().as_bytes());
+        for (at, value) in values.enumerate() {
+            let value = value.as_ref();
+            // A variable is known by its own name.
+            let variable = value.split(|byte| *byte == b'=').next().unwrap_or_default();
+            match name {
+                "env" => self.note(format!("env {}", String::from_utf8_lossy(variable)), value),
+                name => self.note(format!("{name} {at}"), value),
+            }
+            self.frame("item", value);
         }
         self
+    }
+
+    fn note(&mut self, name: String, value: &[u8]) {
+        let mut digest = Digest::of(value).hex().to_owned();
+        digest.truncate(DIGITS);
+        self.inputs.push((name, digest));
+    }
+
+    fn frame(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        for part in [name.as_bytes(), value] {
+            self.hash.update((part.len() as u64).to_be_bytes());
+            self.hash.update(part);
+        }
+        self
+    }
+
+    /// The inputs so far.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs {
+        self.inputs.clone()
     }
 
     /// Ends the key.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest::from_sha256(self.0.finalize().into())
+        Digest::from_sha256(self.hash.finalize().into())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Context;
 use super::ignore::Ignore;
 use super::pattern::{Pattern, PatternError};
+use super::stat_cache::StatCache;
 use crate::beneath::{Dir, FileError, Xattr, clean, kind};
 use crate::dockerfile::instruction::nearest;
 use roadstead_registry_client::Digest;
@@ -47,6 +48,8 @@ pub struct Tree {
     owned_by_root: bool,
     /// The time of every file, in seconds since 1970, in place of its own.
     time: Option<i64>,
+    /// What is known of its files.
+    stats: Option<StatCache>,
 }
 
 /// Says which of the files that a source names are wanted.
@@ -90,6 +93,10 @@ pub struct Entry {
     pub mtime_nanoseconds: i64,
     /// Time of the last change of content or metadata, which nobody can set: seconds and nanoseconds.
     pub changed: (i64, i64),
+    /// Its own time of modification, whatever time the tree's files are given: seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Device and inode.
+    pub id: (u64, u64),
     /// Device number, for devices.
     pub device: u64,
     /// Device and inode, when the file has several names.
@@ -109,6 +116,7 @@ impl Tree {
             ignore: Some(context.ignore.clone()),
             owned_by_root: !context.keeps_owners,
             time: None,
+            stats: context.stats.clone(),
         })
     }
 
@@ -122,6 +130,7 @@ impl Tree {
             ignore: None,
             owned_by_root: true,
             time,
+            stats: None,
         })
     }
 
@@ -135,6 +144,7 @@ impl Tree {
             ignore: None,
             owned_by_root: false,
             time: None,
+            stats: None,
         })
     }
 
@@ -340,6 +350,8 @@ impl Tree {
                 None => i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
             },
             changed: change_time(&stat),
+            modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            id: (stat.st_dev, stat.st_ino),
             device: stat.st_rdev,
             hard_link: (stat.st_nlink > 1 && file_type == FileType::RegularFile).then_some((stat.st_dev, stat.st_ino)),
             target,
@@ -484,23 +496,48 @@ impl Tree {
             field(&value);
         }
         if entry.file_type == FileType::RegularFile {
-            let (dir, name) = self.parent_of(selected, entry)?;
-            let mut file = dir.open_file(&name)?;
-            let mut buffer = vec![0u8; 256 << 10];
             // Framed by being a digest of its own: the content may be as long as it likes, and say what it likes.
-            let mut content = Sha256::new();
-            loop {
-                let n = file
-                    .read(&mut buffer)
-                    .map_err(|e| FileError::new("read", dir.path().join(&name), e))?;
-                if n == 0 {
-                    break;
+            let content = match &self.stats {
+                Some(stats) => {
+                    let path = selected.path.join(&entry.relative);
+                    stats.content(&clean(&path), entry, || self.content(selected, entry))?
                 }
-                content.update(&buffer[..n]);
-            }
-            field(&content.finalize());
+                None => Digest::from_sha256(self.content(selected, entry)?),
+            };
+            field(content.hex().as_bytes());
         }
         Ok(hash.finalize().into())
+    }
+
+    fn content(&self, selected: &Selected, entry: &Entry) -> Result<[u8; 32]> {
+        let (dir, name) = self.parent_of(selected, entry)?;
+        let mut file = dir.open_file(&name)?;
+        let mut buffer = vec![0u8; 256 << 10];
+        let mut content = Sha256::new();
+        loop {
+            let n = file
+                .read(&mut buffer)
+                .map_err(|e| FileError::new("read", dir.path().join(&name), e))?;
+            if n == 0 {
+                return Ok(content.finalize().into());
+            }
+            content.update(&buffer[..n]);
+        }
+    }
+
+    /// Tells which files of `sources` are others than when a build before looked, as far as that is known.
+    #[must_use]
+    pub fn changes(&self, sources: &[Selected]) -> Vec<String> {
+        let Some(stats) = &self.stats else { return Vec::new() };
+        let paths = sources.iter().flat_map(|selected| {
+            let files = selected
+                .entries
+                .iter()
+                .filter(|entry| entry.file_type == FileType::RegularFile);
+            files.map(|entry| clean(&selected.path.join(&entry.relative)))
+        });
+        let below: Vec<&Path> = sources.iter().map(|selected| selected.path.as_path()).collect();
+        stats.changes(&below, &paths.collect())
     }
 }
 

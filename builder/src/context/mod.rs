@@ -4,6 +4,7 @@ pub mod files;
 pub mod ignore;
 pub mod pattern;
 pub mod remote;
+pub mod stat_cache;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ pub struct Context {
     pub ignore: ignore::Ignore,
     /// Whether files keep their owners; those of a directory of the user's are root's in the image, those of an archive are not.
     pub keeps_owners: bool,
+    /// What is known of its files, for a directory that lasts.
+    pub stats: Option<stat_cache::StatCache>,
 }
 
 impl PartialEq for Context {

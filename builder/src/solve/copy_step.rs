@@ -109,7 +109,7 @@ impl StageRun<'_> {
                 Source::Remote(_) => key.add("remote", remotes.next()?.identity.as_ref()?),
             };
         }
-        Some(key.finish())
+        Some(self.settled(key))
     }
 
     /// Finds the files that the `from` of a copy or of a mount names.
@@ -167,10 +167,17 @@ impl StageRun<'_> {
             .blocking(move |shared| open(&shared, &task, &from, &fetched))
             .await?;
         key.add_all("content", sources.content.iter());
-        let key = key.finish();
+        let key = self.settled(key);
         if let Some(record) = self.find(&key).await? {
             return Ok((record, true));
         }
+        self.explain(|| {
+            sources
+                .opened
+                .iter()
+                .flat_map(|one| one.tree.changes(&one.selected))
+                .collect()
+        });
         let (record, steady) = self.copy_files(plan, sources).await?;
         if steady {
             self.remember(&key, &record)?;

@@ -44,16 +44,9 @@ pub async fn build(tools: Arc<Tools>, request: Request, cancel: &Cancel) -> Resu
         platforms,
         lost: Arc::default(),
     };
-    for _ in 0..MOST_ATTEMPTS {
-        match attempts.once(is_index, cancel).await {
-            Err(BuildError::Lost(_)) if !cancel.is_canceled() => {
-                let notice = "the files of a cached step are needed and not here: it runs again";
-                attempts.tools.progress.start(notice).done();
-            }
-            ended => return ended,
-        }
-    }
-    attempts.once(is_index, cancel).await
+    let built = attempts.build(is_index, cancel).await;
+    attempts.save();
+    built
 }
 
 /// A build, with what was learnt by beginning it.
@@ -65,6 +58,29 @@ struct Attempts {
 }
 
 impl Attempts {
+    /// Keeps what later builds want to know of this one. Without it they are slower, and can tell less.
+    fn save(&self) {
+        let stats = self.request.context.stats.iter().map(|stats| stats.save());
+        let saved: std::io::Result<()> = stats.chain([self.request.explain.save()]).collect();
+        if let Err(error) = saved {
+            let message = format!("what the next build would want to know of this one cannot be kept: {error}");
+            self.tools.progress.warn(message);
+        }
+    }
+
+    async fn build(&self, is_index: bool, cancel: &Cancel) -> Result<Built> {
+        for _ in 0..MOST_ATTEMPTS {
+            match self.once(is_index, cancel).await {
+                Err(BuildError::Lost(_)) if !cancel.is_canceled() => {
+                    let notice = "the files of a cached step are needed and not here: it runs again";
+                    self.tools.progress.start(notice).done();
+                }
+                ended => return ended,
+            }
+        }
+        self.once(is_index, cancel).await
+    }
+
     /// Builds as long as all files that are needed can be had. [`BuildError::Lost`] tells of some that were not known to be lost.
     async fn once(&self, is_index: bool, cancel: &Cancel) -> Result<Built> {
         // A step that fails stops the others of its attempt.

@@ -87,13 +87,14 @@ impl StageRun<'_> {
             .add("no network", task.no_network.to_string());
         options.add_to(&mut key);
         task.mounts.iter().for_each(|mount| mount.add_to(&mut key));
-        let key = key.finish();
         let vertex = self.show(&instruction.text);
+        let key = self.settled(key);
         if let Some(record) = self.find(&key).await? {
             vertex.cached();
             self.accept(record, &created_by);
             return Ok(());
         }
+        self.explain(Vec::new);
         interpreter::check(&self.platform)?;
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
         self.unpack_mounts(&task.mounts).await?;

@@ -3,6 +3,7 @@
 use super::bases::{Base, Bases};
 use super::cancel::Cancel;
 use super::error::{BuildError, Result};
+use super::explain::Explain;
 use super::named::NamedContexts;
 use super::run_options::RunOptions;
 use super::secret::Secret;
@@ -62,6 +63,8 @@ pub struct Request {
     pub ssh: BTreeMap<String, Agent>,
     /// Caches of other machines.
     pub cache_from: Arc<Imported>,
+    /// What the steps of the build before depended on.
+    pub explain: Explain,
     /// Whether layers that no image holds get blobs, too, for a cache that is carried elsewhere.
     pub pack_all: bool,
     /// Whether the image's config holds a cache.

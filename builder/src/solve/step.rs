@@ -166,12 +166,44 @@ impl<'a> StageRun<'a> {
         vertex
     }
 
+    /// Ends a key, and notes what it depends on.
+    pub(super) fn settled(&self, key: KeyBuilder) -> Digest {
+        self.shared.request.explain.note(&self.place(), key.inputs());
+        key.finish()
+    }
+
+    /// The step's place among those of the build.
+    fn place(&self) -> String {
+        let stage = &self.shared.request.dockerfile.stages[self.index].name;
+        let stage = stage.clone().unwrap_or_else(|| self.index.to_string());
+        format!("{} {stage} {}", self.platform, self.shown)
+    }
+
+    /// Tells why the step runs that was shown last, if somebody wants to know.
+    pub(super) fn explain(&self, files: impl FnOnce() -> Vec<String>) {
+        let explain = &self.shared.request.explain;
+        let is_asked = self.is_asked();
+        let place = self.place();
+        let why = explain
+            .speaks()
+            .then(|| explain.why(&place, is_asked, &files()))
+            .flatten();
+        if let (Some(why), Some((id, begun))) = (why, self.showing) {
+            self.shared.tools.progress.tell(id, &why, begun.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Whether results of builds before are looked for.
+    fn is_asked(&self) -> bool {
+        !self.shared.request.no_cache && !self.shared.uncached.contains(&self.index)
+    }
+
     /// Looks a step's result up, in this build and unless `--no-cache` or `--no-cache-filter` says not to in those before. When there is
     /// none, equal steps wait until [`Self::accept`], those of other builds included.
     pub(super) async fn find(&mut self, key: &Digest) -> Result<Option<Record>> {
         let mut step = self.shared.steps.hold(key).await;
         self.keys.push(key.clone());
-        let is_asked = !self.shared.request.no_cache && !self.shared.uncached.contains(&self.index);
+        let is_asked = self.is_asked();
         let mut found = match &*step {
             Some(record) => self.as_wanted(key, record.clone()).await?,
             None if is_asked => self.known(key).await?,
@@ -321,13 +353,14 @@ impl<'a> StageRun<'a> {
         let mut key = self.key("WORKDIR");
         key.add("path", self.state.working_dir.as_bytes())
             .add("user", &self.state.user);
-        let key = key.finish();
         let vertex = self.show(&text);
+        let key = self.settled(key);
         if let Some(record) = self.find(&key).await? {
             vertex.cached();
             self.accept(record, &text);
             return Ok(());
         }
+        self.explain(Vec::new);
         let user = self.state.user.clone();
         let make = move |root: &crate::beneath::Dir| -> Result<()> {
             let owner = if user.is_empty() {

@@ -248,3 +248,43 @@ fn a_file_that_changes_while_it_is_copied_is_not_remembered() {
         }
     }
 }
+
+#[test]
+fn what_changed_is_explained() {
+    let site = site();
+    let explained = |log: &str| {
+        let lines = log
+            .lines()
+            .filter_map(|line| Some(line.split_once(" runs since ")?.1.to_owned()));
+        lines.collect::<Vec<_>>()
+    };
+    let first = site.build(&["--explain-cache"]).good();
+    assert!(
+        explained(&first.log)
+            .iter()
+            .all(|why| why == "no build before had this step"),
+        "{}",
+        first.log
+    );
+    assert_eq!(explained(&site.build(&["--explain-cache"]).good().log), [""; 0]);
+    site.file("src/b", "changed").file("src/c", "new");
+    std::fs::remove_file(site.context().join("src/a")).unwrap();
+    let third = site.build(&["--explain-cache"]).good();
+    let why = explained(&third.log);
+    assert!(
+        why.contains(
+            &"these are others than before: the files (src/b changed, src/c is new, src/a is gone)".to_owned()
+        ),
+        "{why:?}"
+    );
+    assert!(
+        why.contains(&"these are others than before: the layers below".to_owned()),
+        "{why:?}"
+    );
+    site.dockerfile(&TEXT.replace("echo installing", "echo again"));
+    let fourth = site.build(&["--explain-cache"]).good();
+    assert!(explained(&fourth.log)[0].ends_with("the command"), "{}", fourth.log);
+    let last = site.build(&["--explain-cache", "--no-cache"]).good();
+    assert!(explained(&last.log).iter().all(|why| why == "the cache is not asked"));
+    assert_eq!(explained(&site.build(&["--no-cache"]).good().log), [""; 0]);
+}

@@ -116,6 +116,7 @@ pub(super) fn directory(path: &Path) -> Result<Opened, CliError> {
             path: path.to_owned(),
             ignore: Ignore::default(),
             keeps_owners: false,
+            stats: None,
         },
         dockerfile: None,
         is_foreign: false,
@@ -142,6 +143,7 @@ async fn repository(mut git: GitRef, fetcher: &Fetcher<'_>, keep_git_dir: bool) 
             path,
             ignore: Ignore::default(),
             keeps_owners: false,
+            stats: None,
         },
         dockerfile: None,
         is_foreign: true,
@@ -183,6 +185,7 @@ fn unpacked(name: &str, file: &Path, fetcher: &Fetcher<'_>) -> Result<Opened, Cl
             path,
             ignore: Ignore::default(),
             keeps_owners: true,
+            stats: None,
         },
         dockerfile,
         is_foreign: true,
@@ -254,6 +257,7 @@ async fn one_file(url: &str, fetcher: &Fetcher<'_>) -> Result<Named, CliError> {
         path,
         ignore: Ignore::default(),
         keeps_owners: false,
+        stats: None,
     }))
 }
 

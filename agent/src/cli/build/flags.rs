@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Run every step of these stages, whatever is in the cache; may be repeated.
     #[arg(long, value_name = "STAGE[,STAGE...]", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
+    /// Say of each step that runs which of its inputs is another than in the build before.
+    #[arg(long)]
+    pub(super) explain_cache: bool,
     /// A cache of another machine: a name in a registry, or type=registry|local|s3 with keys; may be repeated.
     #[arg(long, value_name = "NAME|type=TYPE[,KEY=VALUE]")]
     cache_from: Vec<String>,

@@ -32,13 +32,14 @@ use std::sync::Arc;
 
 use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
+use roadstead_builder::context::stat_cache::StatCache;
 use roadstead_builder::image::form::Form;
 use roadstead_builder::layer::limits::Limits;
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::Layers;
 use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox::{self, Identity};
-use roadstead_builder::solve::{self, BuildError, Cancel, Fetcher, LayerHook, Request, Secret, Tools};
+use roadstead_builder::solve::{self, BuildError, Cancel, Explain, Fetcher, LayerHook, Request, Secret, Tools};
 use roadstead_registry_client::{Client, ClientOptions, Store};
 
 use rustix::process::Signal;
@@ -163,7 +164,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
 async fn solve_and_export(
     args: &Args,
     outside: &Outside,
-    source: Source,
+    mut source: Source,
     destinations: Destinations,
     tools: &Arc<Tools>,
     cancel: &Cancel,
@@ -171,6 +172,10 @@ async fn solve_and_export(
     destinations.check(args, &source.build_args)?;
     let ca = outside.options.ca_bundle.as_deref();
     let caches = args.caches().map_err(CliError::usage)?;
+    if !source.context.path.starts_with(&tools.scratch) {
+        let stats = StatCache::open(&outside.data.join("contexts"), &source.context.path);
+        source.context.stats = Some(stats);
+    }
     // Ended when the build is, whatever comes of it.
     let agents = Agents::start(&outside.ssh, &tools.scratch).map_err(CliError::failed)?;
     let early = EarlyPush::new(tools, destinations.early_push());
@@ -179,6 +184,7 @@ async fn solve_and_export(
     request.pack_all = caches.carries_all();
     request.inline_cache = caches.is_inline();
     request.cache_from = Arc::clone(&cache_from);
+    request.explain = explain(args, outside, &request);
     let built = solve::build(Arc::clone(tools), request, cancel).await.map_err(failed)?;
     early.finish().await;
     let exporter = Exporter {
@@ -223,10 +229,19 @@ fn request(
         ssh: agents.by_id(),
         ca_bundle: outside.options.ca_bundle.clone(),
         on_layer,
+        explain: Explain::default(),
         pack_all: false,
         inline_cache: false,
         cache_from: Arc::default(),
     })
+}
+
+/// What is known of the build before: of the same context, Dockerfile, target and platforms.
+fn explain(args: &Args, outside: &Outside, request: &Request) -> Explain {
+    let path = std::fs::canonicalize(&request.context.path).unwrap_or_default();
+    let file = args.file.as_ref().map(|file| file.display().to_string());
+    let build = format!("{path:?} {file:?} {:?} {:?}", request.target, request.platforms);
+    Explain::open(&outside.data.join("inputs"), &build, args.explain_cache)
 }
 
 fn failed(error: BuildError) -> CliError {
