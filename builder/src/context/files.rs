@@ -399,11 +399,22 @@ impl Tree {
     #[must_use]
     pub fn is_unchanged(&self, sources: &[Selected]) -> bool {
         let mut entries = sources.iter().flat_map(|s| s.entries.iter().map(move |e| (s, e)));
+        // Neighbours lie in one directory.
+        let mut last: Option<(PathBuf, Dir)> = None;
         entries.all(|(selected, entry)| {
-            let Ok((dir, name)) = self.parent_of(selected, entry) else {
-                return false;
-            };
-            dir.metadata(&name)
+            let full = selected.path.join(&entry.relative);
+            let (parent, name) = (
+                full.parent().unwrap_or(Path::new("")),
+                full.file_name().unwrap_or_default(),
+            );
+            if last.as_ref().is_none_or(|(known, _)| known != parent) {
+                let Ok(dir) = self.root.plain_dir(parent) else {
+                    return false;
+                };
+                last = Some((parent.to_owned(), dir));
+            }
+            let Some((_, dir)) = &last else { return false };
+            dir.metadata(name)
                 .is_ok_and(|stat| stat.is_some_and(|stat| change_time(&stat) == entry.changed))
         })
     }

@@ -8,6 +8,11 @@ use rustix::fs::FileType;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Plain files that a thread takes at once.
+const CHUNK: usize = 32;
 
 /// Says where to and how files are copied.
 #[derive(Debug)]
@@ -248,31 +253,111 @@ struct Copier<'a> {
     target: &'a Target<'a>,
 }
 
+/// Where an entry goes, and where it comes from: the directories that hold it.
+struct Place {
+    to: Dir,
+    from: Dir,
+}
+
+/// The places of entries, of which neighbours share one.
+struct Places<'a> {
+    copier: &'a Copier<'a>,
+    base: &'a Dir,
+    last: Option<(PathBuf, Place)>,
+}
+
+impl<'a> Places<'a> {
+    fn new(copier: &'a Copier<'a>, base: &'a Dir) -> Self {
+        let last = None;
+        Self { copier, base, last }
+    }
+
+    fn of(&mut self, entry: &Entry) -> Result<&Place> {
+        let parent = entry.relative.parent().unwrap_or(Path::new(""));
+        let last = match self.last.take().filter(|(known, _)| known == parent) {
+            Some(last) => last,
+            None => {
+                let place = Place {
+                    // Directories inside were made by this copy or stood there; a link in their place is followed within the root.
+                    to: self.copier.inside(self.base, parent)?,
+                    from: self.copier.tree.parent_of(self.copier.selected, entry)?.0,
+                };
+                (parent.to_owned(), place)
+            }
+        };
+        Ok(&self.last.insert(last).1)
+    }
+}
+
 impl Copier<'_> {
     fn run(&self, top: &Entry) -> Result<()> {
         let is_dir = top.file_type == FileType::Directory;
         let becomes = is_dir && self.target.becomes && !self.is_there()?;
         let (base, name) = place(self.target, &self.selected.name, is_dir)?;
         if becomes {
-            self.attributes(&base, OsStr::new("."), top)?;
+            let place = Place {
+                to: base.plain_dir(Path::new(""))?,
+                from: self.tree.parent_of(self.selected, top)?.0,
+            };
+            self.attributes(&place, OsStr::new("."), top)?;
         }
         if !is_dir {
-            return self.file(&base, &name, top, &mut HashMap::new());
+            let place = Place {
+                to: base,
+                from: self.tree.parent_of(self.selected, top)?.0,
+            };
+            return self.file(&place, &name, top, &mut HashMap::new());
         }
+        self.inside_out(&base)?;
+        self.directory_times(&base)
+    }
+
+    /// Copies what lies in a directory: directories and whatever refers to others first, then plain files side by side.
+    fn inside_out(&self, base: &Dir) -> Result<()> {
         // Names seen in this copy by device and inode, so that hard links stay links.
         let mut links = HashMap::new();
+        let mut plain = Vec::new();
+        let mut places = Places::new(self, base);
         for entry in self.selected.entries.iter().skip(1) {
-            let parent = entry.relative.parent().unwrap_or(Path::new(""));
             let name = entry.relative.file_name().unwrap_or_default();
-            // Directories inside were made by this copy or stood there; a link in their place is followed within the root.
-            let dir = self.inside(&base, parent)?;
             if entry.file_type == FileType::Directory {
-                self.directory(&dir, name, entry)?;
+                self.directory(places.of(entry)?, name, entry)?;
+            } else if entry.file_type == FileType::RegularFile && entry.hard_link.is_none() {
+                plain.push(entry);
             } else {
-                self.file(&dir, name, entry, &mut links)?;
+                self.file(places.of(entry)?, name, entry, &mut links)?;
             }
         }
-        self.directory_times(&base)
+        self.side_by_side(base, &plain)
+    }
+
+    fn side_by_side(&self, base: &Dir, files: &[&Entry]) -> Result<()> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        // Neighbours lie in one directory, which a thread looks up once.
+        let chunks: Vec<&[&Entry]> = files.chunks(CHUNK).collect();
+        let next = AtomicUsize::new(0);
+        let failure = OnceLock::new();
+        let work = || {
+            let mut places = Places::new(self, base);
+            while failure.get().is_none()
+                && let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let copied = chunk.iter().try_for_each(|entry| {
+                    let name = entry.relative.file_name().unwrap_or_default();
+                    self.file(places.of(entry)?, name, entry, &mut HashMap::new())
+                });
+                if let Err(error) = copied {
+                    drop(failure.set(error));
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..chunks.len().min(cores) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failure.into_inner().map_or(Ok(()), Err)
     }
 
     fn is_there(&self) -> Result<bool> {
@@ -291,7 +376,8 @@ impl Copier<'_> {
         Ok(self.target.root.find_dir(&below.join(parent))?)
     }
 
-    fn directory(&self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<()> {
+    fn directory(&self, place: &Place, name: &OsStr, entry: &Entry) -> Result<()> {
+        let dir = &place.to;
         match dir.metadata(name)? {
             Some(stat) if kind(&stat) == FileType::Directory => {}
             Some(stat) if kind(&stat) == FileType::Symlink => {
@@ -308,10 +394,11 @@ impl Copier<'_> {
             }
             None => dir.create_dir(name, 0o700)?,
         }
-        self.attributes(dir, name, entry)
+        self.attributes(place, name, entry)
     }
 
-    fn file(&self, dir: &Dir, name: &OsStr, entry: &Entry, links: &mut HashMap<(u64, u64), PathBuf>) -> Result<()> {
+    fn file(&self, place: &Place, name: &OsStr, entry: &Entry, links: &mut HashMap<(u64, u64), PathBuf>) -> Result<()> {
+        let dir = &place.to;
         clear_for_file(self.target.root, dir, name)?;
         if let Some(earlier) = entry.hard_link.and_then(|id| links.get(&id)) {
             let from = self.inside_root(earlier.parent().unwrap_or(Path::new("")))?;
@@ -319,15 +406,16 @@ impl Copier<'_> {
         }
         match entry.file_type {
             FileType::RegularFile => {
-                let (from, from_name) = self.tree.parent_of(self.selected, entry)?;
-                let source = from.open_file(&from_name)?;
+                let from_name = self.name_of(entry);
+                let source = place.from.open_file(&from_name)?;
                 let out = dir.create_file(name)?;
-                copy_contents(&source, &out).map_err(|e| FileError::new("copy", from.path().join(&from_name), e))?;
+                let failed = |e| FileError::new("copy", place.from.path().join(&from_name), e);
+                copy_contents(&source, &out).map_err(failed)?;
             }
             FileType::Symlink => dir.create_link(name, entry.target.as_deref().unwrap_or_default())?,
             kind => dir.create_node(name, kind, entry.mode, entry.device)?,
         }
-        self.attributes(dir, name, entry)?;
+        self.attributes(place, name, entry)?;
         if let Some(id) = entry.hard_link {
             links.insert(id, dir.path().join(name));
         }
@@ -339,7 +427,14 @@ impl Copier<'_> {
         Ok(self.target.root.find_dir(below)?)
     }
 
-    fn attributes(&self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<()> {
+    /// The entry's name in the tree it is copied from.
+    fn name_of(&self, entry: &Entry) -> OsString {
+        let full = self.selected.path.join(&entry.relative);
+        full.file_name().unwrap_or_default().to_owned()
+    }
+
+    fn attributes(&self, place: &Place, name: &OsStr, entry: &Entry) -> Result<()> {
+        let dir = &place.to;
         dir.set_owner(
             name,
             self.target.owner.unwrap_or(Owner {
@@ -356,7 +451,7 @@ impl Copier<'_> {
                     .as_ref()
                     .map_or(entry.mode, |m| m.apply(entry.mode, is_dir)),
             )?;
-            for (key, value) in self.tree.xattrs(self.selected, entry)? {
+            for (key, value) in place.from.xattrs(&self.name_of(entry))? {
                 dir.set_xattr(name, &key, &value)?;
             }
         }
