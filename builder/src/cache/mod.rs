@@ -4,4 +4,5 @@
 pub mod key;
 pub mod local;
 pub mod mounts;
+pub mod mounts_use;
 pub mod turns;

@@ -11,6 +11,7 @@ mod add;
 mod archives;
 mod binary;
 mod ca_bundle;
+mod cache_command;
 mod caching;
 mod check;
 mod contexts;

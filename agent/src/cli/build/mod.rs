@@ -7,6 +7,7 @@ mod describe;
 mod dockerfile;
 mod findings;
 mod flags;
+mod limit;
 mod line;
 mod names;
 mod output;
@@ -48,6 +49,7 @@ use crate::interrupt::Interrupt;
 use crate::processes;
 
 use checks::Checks;
+use limit::Limit;
 use names::Destinations;
 use output::Exporter;
 use push::EarlyPush;
@@ -59,6 +61,7 @@ struct Outside {
     data: PathBuf,
     options: ClientOptions,
     limits: Limits,
+    cache_limit: Limit,
     secrets: BTreeMap<String, Secret>,
     ssh: BTreeMap<String, ssh::Given>,
     owner: roadstead_builder::beneath::Owner,
@@ -92,6 +95,7 @@ impl Outside {
                 bytes: network.max_layer_size.unwrap_or(defaults.bytes),
                 files: args.max_files.unwrap_or(defaults.files),
             },
+            cache_limit: Limit::read()?,
             secrets: secrets::read(&args.secrets).map_err(CliError::usage)?,
             ssh: ssh::read(&args.run.ssh).map_err(CliError::usage)?,
             owner: roadstead_builder::beneath::Owner {
@@ -156,6 +160,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     };
     // Last, where they are seen.
     checks.warn(&tools.progress);
+    outside.cache_limit.keep(&outside.data, &tools);
     result
 }
 
