@@ -59,7 +59,8 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), FileError> {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(e)),
+        // A file of that name is no directory, and found out here rather than in the middle of the build.
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists || !path.is_dir() => Err(failed(e)),
         _ => Ok(()),
     }
 }

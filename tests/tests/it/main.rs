@@ -17,6 +17,7 @@ mod check;
 mod contexts;
 mod copy;
 mod corrupt;
+mod data_directory;
 mod files;
 mod handmade;
 mod hostile;

@@ -30,7 +30,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
 use roadstead_builder::image::form::Form;
 use roadstead_builder::layer::limits::Limits;
@@ -138,9 +137,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         layers: Layers::open(&outside.data.join("layers"), &scratch.path())
             .map_err(CliError::failed)?
             .with_limits(outside.limits),
-        cache: LocalCache::open(&outside.data.join("cache"), &store)
-            .map_err(CliError::failed)?
-            .with_scratch(&scratch.path()),
+        cache: super::cache::local_cache(&outside.data, &store)?.with_scratch(&scratch.path()),
         mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
         progress,
         scratch: scratch.path(),

@@ -16,7 +16,7 @@ use roadstead_builder::sandbox;
 use roadstead_registry_client::Store;
 
 use crate::environment;
-use crate::error::CliError;
+use crate::error::{CliError, FileError};
 
 /// Arguments of `roadstead cache`.
 #[derive(Debug, clap::Args)]
@@ -50,6 +50,12 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
     }
 }
 
+/// Opens the records of steps.
+pub(super) fn local_cache(data: &Path, store: &Store) -> Result<LocalCache, CliError> {
+    let path = data.join("cache");
+    LocalCache::open(&path, store).map_err(|error| CliError::failed(FileError::at("use", &path)(error)))
+}
+
 /// Opens the parts of the data directory. What is removed goes below the scratch directory's parent first, and stays as long as builds
 /// run that may have it in use.
 fn open(data: &Path) -> Result<(House, Scratch), CliError> {
@@ -58,7 +64,7 @@ fn open(data: &Path) -> Result<(House, Scratch), CliError> {
     let store = Store::open(&data.join("store")).map_err(CliError::registry)?;
     let house = House {
         layers: Layers::open(&data.join("layers"), &scratch.path()).map_err(CliError::failed)?,
-        cache: LocalCache::open(&data.join("cache"), &store).map_err(CliError::failed)?,
+        cache: local_cache(data, &store)?,
         mounts: CacheMounts::open(&data.join("cache-mounts")).map_err(CliError::failed)?,
         scratches,
         store,
