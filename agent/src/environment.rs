@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub(crate) const DATA: &str = "ROADSTEAD_DATA";
 /// Directory of `config.toml` and `registries.toml`.
 pub(crate) const CONFIG: &str = "ROADSTEAD_CONFIG";
+/// How large the build cache may be.
+pub(crate) const CACHE_SIZE: &str = "ROADSTEAD_CACHE_SIZE";
 /// Unix socket of the job's runner; set for a job's commands, read by the shims.
 pub(crate) const SHIM_SOCKET: &str = "ROADSTEAD_SHIM_SOCKET";
 /// Docker's configuration directory; a job has one of its own.

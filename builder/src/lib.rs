@@ -1,7 +1,8 @@
 //! Dockerfile to OCI image, without a daemon.
 //!
 //! [`dockerfile`] parses, [`context`] reads files, [`rootfs`] and [`sandbox`] run steps, [`layer`] writes and reads layers, [`cache`]
-//! remembers them, [`image`] assembles, [`ssh`] lends agents to commands, and [`solve`] alone knows them all. [`beneath`] keeps every file call below its root.
+//! remembers them, [`image`] assembles, [`ssh`] lends agents to commands, and [`solve`] alone knows them all. [`housekeeping`] makes
+//! room in what builds leave behind. [`beneath`] keeps every file call below its root.
 
 // The registry client's futures nest deeper than the default.
 #![recursion_limit = "512"]
@@ -10,6 +11,7 @@ pub mod beneath;
 pub mod cache;
 pub mod context;
 pub mod dockerfile;
+pub mod housekeeping;
 pub mod image;
 pub mod layer;
 pub mod progress;

@@ -58,5 +58,5 @@ pub use pull::Resolved;
 pub use push::{PushedHow, Spool};
 pub use reference::Reference;
 pub use secret::Secret;
-pub use store::{BlobWriter, CheckReport, Claim, Finding, Store};
+pub use store::{BlobUse, BlobWriter, CheckReport, Claim, Finding, Store};
 pub use transport::retry::RetryBudget;

@@ -6,6 +6,9 @@ use roadstead_registry_client::{Digest, Store};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// Changes when the meaning of a record does; older ones are then never found.
 const FORM: &str = "roadstead-record/1";
@@ -26,6 +29,20 @@ pub struct LocalCache {
     /// Where records are written before they have their names.
     temporary: PathBuf,
     store: Store,
+    grown: Arc<AtomicBool>,
+}
+
+/// A record among all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordUse {
+    /// The step's key.
+    pub key: Digest,
+    /// Bytes of the record itself.
+    pub size: u64,
+    /// When it was used last.
+    pub used: SystemTime,
+    /// The blob that it names.
+    pub blob: Option<Digest>,
 }
 
 impl LocalCache {
@@ -40,6 +57,7 @@ impl LocalCache {
             dir: dir.to_owned(),
             temporary: dir.to_owned(),
             store: store.clone(),
+            grown: Arc::default(),
         })
     }
 
@@ -68,8 +86,56 @@ impl LocalCache {
             Some(blob) if self.store.blob_size(&blob.digest) != Some(blob.size) => None,
             // One that cannot be read is made again, in a new file.
             Some(blob) if !self.store.verified(&blob.digest).unwrap_or(false) => None,
-            _ => Some(record),
+            _ => {
+                // Only the order of removal depends on it.
+                if let Ok(file) = std::fs::File::options().write(true).open(self.dir.join(key.hex())) {
+                    drop(file.set_modified(SystemTime::now()));
+                }
+                Some(record)
+            }
         }
+    }
+
+    /// Lists all records.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn usage(&self) -> io::Result<Vec<RecordUse>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let Ok(key) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse::<Digest>() else {
+                continue;
+            };
+            // One that was removed meanwhile is none.
+            if let Ok(meta) = entry.metadata() {
+                let layer = self.read(&key).and_then(|record| record.layer);
+                all.push(RecordUse {
+                    key,
+                    size: meta.len(),
+                    used: meta.modified()?,
+                    blob: layer.and_then(|layer| layer.descriptor).map(|blob| blob.digest),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes a record: its step is done again when a build comes to it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, key: &Digest) -> io::Result<()> {
+        match std::fs::remove_file(self.dir.join(key.hex())) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells whether anything was remembered in this process: then the cache has grown.
+    #[must_use]
+    pub fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Reads a record, if it is whole and the one of `key`.
@@ -112,10 +178,11 @@ impl LocalCache {
     /// # Errors
     /// When the record cannot be written.
     pub fn put(&self, key: &Digest, record: &Record) -> io::Result<()> {
+        self.grown.store(true, Ordering::Relaxed);
         let text = sealed::seal(FORM, key.hex(), &serde_json::to_vec(record).map_err(io::Error::other)?);
         // Equal steps of two stages may end at the same moment.
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let temporary = self
             .temporary
             .join(format!(".{}-{}-{number}", key.hex(), std::process::id()));

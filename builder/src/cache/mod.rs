@@ -7,4 +7,5 @@ pub mod imported;
 pub mod key;
 pub mod local;
 pub mod mounts;
+pub mod mounts_use;
 pub mod turns;

@@ -25,7 +25,7 @@ const MOST: usize = 1000;
 /// All cache mounts of this machine.
 #[derive(Debug, Clone)]
 pub struct CacheMounts {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 /// A cache mount in use. Dropping it lets others have it.
@@ -66,6 +66,8 @@ impl CacheMounts {
         if !path.is_dir() && !make(&home, &name, &canceled, fill)? {
             return Ok(None);
         }
+        // Only the order of removal depends on it.
+        drop(lock.set_modified(std::time::SystemTime::now()));
         Ok(Some(CacheMount { path, _lock: lock }))
     }
 }

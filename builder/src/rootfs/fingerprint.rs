@@ -10,11 +10,24 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+/// What a tree looks like.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    /// Digest of what every file looks like.
+    pub(super) digest: Digest,
+    /// Bytes that its files take, about.
+    pub(super) size: u64,
+}
+
+/// Size of a directory, and what sizes of files are multiples of, about.
+const BLOCK: u64 = 4096;
+
 /// Walks what lies below `root` in byte order. The root's own times don't count, since a rename into its place changes them.
 ///
 /// # Errors
 /// When a directory cannot be read.
-pub(crate) fn of(root: &Dir) -> Result<Digest, FileError> {
+pub(super) fn of(root: &Dir) -> Result<Fingerprint, FileError> {
+    let mut size = 0_u64;
     let mut digest = DigestWriter::new(std::io::sink());
     let mut add = |bytes: &[u8]| {
         // A sink takes everything.
@@ -34,12 +47,16 @@ pub(crate) fn of(root: &Dir) -> Result<Digest, FileError> {
             add(name.as_encoded_bytes());
             let Some(stat) = dir.metadata(&name)? else { continue };
             add(&looks(&stat));
+            size = size.saturating_add(stat.st_size.cast_unsigned().next_multiple_of(BLOCK));
             if kind(&stat) == FileType::Directory {
                 open.push(path.join(&name));
             }
         }
     }
-    Ok(digest.finish().1)
+    Ok(Fingerprint {
+        digest: digest.finish().1,
+        size,
+    })
 }
 
 fn looks(stat: &Stat) -> Vec<u8> {
@@ -70,7 +87,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    fn fingerprint(path: &Path) -> Digest {
+    fn fingerprint(path: &Path) -> Fingerprint {
         of(&Dir::open(path).unwrap()).unwrap()
     }
 

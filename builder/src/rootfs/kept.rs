@@ -8,11 +8,10 @@
 //! Both appear together, by one rename. The first use in a process compares the files with the fingerprint; a layer that doesn't match
 //! counts as not there, and is set aside: builds under way may have it mounted, so it is removed when none of them is left.
 
-use super::fingerprint;
+use super::fingerprint::{self, Fingerprint};
 use super::overlay::{ChainId, Layers, OverlayError, Result};
 use crate::beneath::{Dir, FileError};
 use crate::sealed;
-use roadstead_registry_client::Digest;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use std::time::SystemTime;
 
 /// Name of the files within a layer's directory. Short, since the names of all layers of a mount share 4 KiB.
 pub(super) const FILES: &str = "fs";
-const SEAL: &str = "seal";
+pub(super) const SEAL: &str = "seal";
 /// Changes when the form of unpacked layers or of their fingerprints does; older ones are then unpacked again.
 const FORM: &str = "roadstead-unpacked/1";
 /// Lock of those who set layers aside.
@@ -137,19 +136,17 @@ impl Layers {
     fn look(&self, name: &str, id: Option<&ChainId>) -> bool {
         let home = self.dir.join(name);
         let seal = home.join(SEAL);
-        let is_small = std::fs::symlink_metadata(&seal).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_SEAL);
-        let Some(bytes) = is_small.then(|| std::fs::read(&seal).ok()).flatten() else {
-            return false;
-        };
-        let noted = sealed::open(FORM, name, &bytes).and_then(|noted| std::str::from_utf8(noted).ok());
-        let Some((whose, _)) = noted.and_then(|noted| noted.split_once(' ')) else {
+        let Some(noted) = self.noted(name) else { return false };
+        let Some((whose, _)) = noted.split_once(' ') else {
             return false;
         };
         if id.is_some_and(|id| id.hex() != whose) {
             return false;
         }
+        // Held until the use is noted: nobody removes the layer between.
+        let Ok(_in_use) = self.in_use() else { return false };
         let found = Dir::open(&home.join(FILES)).and_then(|files| fingerprint::of(&files));
-        let is_sound = found.is_ok_and(|found| noted == Some(&line(whose, &found)));
+        let is_sound = found.is_ok_and(|found| noted == line(whose, &found));
         if is_sound
             && id.is_some()
             && let Ok(file) = File::options().write(true).open(&seal)
@@ -158,6 +155,15 @@ impl Layers {
             drop(file.set_modified(SystemTime::now()));
         }
         is_sound
+    }
+
+    /// Reads what is written of the layer `name`.
+    pub(super) fn noted(&self, name: &str) -> Option<String> {
+        let seal = self.dir.join(name).join(SEAL);
+        let meta = std::fs::symlink_metadata(&seal).ok()?;
+        let bytes = (meta.is_file() && meta.len() <= MAX_SEAL).then(|| std::fs::read(&seal).ok())??;
+        let noted = sealed::open(FORM, name, &bytes)?;
+        String::from_utf8(noted.to_vec()).ok()
     }
 
     /// Moves a damaged layer out of the way, unless another process has put a sound one in its place. Tells whether there is one.
@@ -180,8 +186,8 @@ impl Layers {
 }
 
 /// What a seal holds: whose files they are, and what they look like.
-fn line(id: &str, found: &Digest) -> String {
-    format!("{id} {}", found.hex())
+fn line(id: &str, found: &Fingerprint) -> String {
+    format!("{id} {} {}", found.digest.hex(), found.size)
 }
 
 fn is_taken(error: &std::io::Error) -> bool {
@@ -194,6 +200,7 @@ fn is_taken(error: &std::io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roadstead_registry_client::Digest;
 
     struct Place(PathBuf);
 

@@ -4,6 +4,7 @@ pub mod copy;
 pub mod diff;
 mod fingerprint;
 mod kept;
+pub mod kept_use;
 pub mod overlay;
 pub mod scratch;
 pub mod users;

@@ -116,6 +116,11 @@ impl Layers {
         for path in [dir, scratch] {
             super::scratch::private_dir(path)?;
         }
+        // Layers are made in one and moved to the other.
+        if device(dir)? != device(scratch)? {
+            let text = format!("it lies on another file system than `{}`", scratch.display());
+            return Err(FileError::new("use", dir, io::Error::other(text)).into());
+        }
         Ok(Self {
             dir: dir.to_owned(),
             scratch: scratch.to_owned(),
@@ -330,6 +335,12 @@ impl Drop for Rootfs {
             }
         }
     }
+}
+
+fn device(path: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::metadata(path).map_err(|e| FileError::new("stat", path, e))?;
+    Ok(meta.dev())
 }
 
 /// Names layers below the directory of all layers, uppermost first.

@@ -59,7 +59,8 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), FileError> {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(e)),
+        // A file of that name is no directory, and found out here rather than in the middle of the build.
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists || !path.is_dir() => Err(failed(e)),
         _ => Ok(()),
     }
 }
@@ -103,6 +104,28 @@ fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
         }
     }
     empty_trash(&dir)
+}
+
+/// Tells when the oldest of the builds that run began; `parent` is where all of them have their directories.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn oldest_running(parent: &Path) -> Result<Option<SystemTime>, FileError> {
+    let dir = Dir::open(parent)?;
+    let mut oldest: Option<SystemTime> = None;
+    for name in dir.names()? {
+        if !name.as_encoded_bytes().ends_with(b".lock") {
+            continue;
+        }
+        let Ok(lock) = dir.open_file(&name) else { continue };
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err() {
+            // Its file was made when it began. Of one that cannot be told nothing is known to be unused.
+            let began = lock.metadata().and_then(|meta| meta.modified());
+            let began = began.unwrap_or(SystemTime::UNIX_EPOCH);
+            oldest = Some(oldest.map_or(began, |oldest| oldest.min(began)));
+        }
+    }
+    Ok(oldest)
 }
 
 /// Tells whether `lock` is still what the name stands for: its owner may have removed it, and another build taken the name, between

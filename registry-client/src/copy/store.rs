@@ -1,5 +1,8 @@
 //! The local store as a source and as a sink.
 
+use std::fs::File;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -124,6 +127,8 @@ impl ImageSource for StoreImage {
 pub struct StoreTarget {
     store: Store,
     name: Option<Reference>,
+    /// Held from the first blob on: those that are written, and those that are found here, stay until the image has its name.
+    writing: Arc<OnceLock<File>>,
 }
 
 impl StoreTarget {
@@ -133,6 +138,7 @@ impl StoreTarget {
         Self {
             store: store.clone(),
             name: Some(name.clone()),
+            writing: Arc::default(),
         }
     }
 
@@ -142,7 +148,16 @@ impl StoreTarget {
         Self {
             store: store.clone(),
             name: None,
+            writing: Arc::default(),
         }
+    }
+
+    fn begin(&self) -> Result<()> {
+        if self.writing.get().is_none() {
+            // Of two at once one keeps its lock, which is enough.
+            drop(self.writing.set(self.store.writing()?));
+        }
+        Ok(())
     }
 
     /// Tells whether the blob is here, and right.
@@ -187,6 +202,7 @@ impl ImageSink for StoreTarget {
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<PushedHow>> {
         Box::pin(async move {
+            self.begin()?;
             // The nearest place is noted last, so that it comes first.
             for repository in source.repositories(&descriptor.digest).iter().rev() {
                 self.store.add_source(&descriptor.digest, repository)?;
@@ -207,7 +223,10 @@ impl ImageSink for StoreTarget {
     }
 
     fn manifest<'a>(&'a self, _descriptor: &'a Descriptor, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.store.put(&bytes).map(drop) })
+        Box::pin(async move {
+            self.begin()?;
+            self.store.put(&bytes).map(drop)
+        })
     }
 
     fn name<'a>(&'a self, descriptor: &'a Descriptor, bytes: Bytes) -> BoxFuture<'a, Result<()>> {

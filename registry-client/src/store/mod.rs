@@ -6,6 +6,7 @@
 //! blobs/sha256/<hex>    content; appears by rename when complete
 //! ingest/               content being written
 //! locks/<hex>           held by whoever fetches the blob
+//! use.lock              held while it is looked whether a blob is here, alone by whoever removes blobs
 //! sources/<hex>         repositories a blob can be fetched or mounted from
 //! checked/<hex>         what the blob's file looked like when its content was right
 //! ```
@@ -17,6 +18,7 @@ mod mend;
 mod names;
 mod sources;
 mod stamps;
+mod usage;
 pub(crate) mod writer;
 
 use std::fs::{self, File};
@@ -27,6 +29,7 @@ use std::sync::Arc;
 pub use check::{CheckReport, Finding};
 pub use claim::Claim;
 pub(crate) use content_file::{BLOCK, CACHED};
+pub use usage::BlobUse;
 pub use writer::BlobWriter;
 
 use crate::digest::Digest;
@@ -161,9 +164,12 @@ impl Store {
         let digest = Digest::of(bytes);
         // One that is here may be damaged, and a small one is read in no time.
         let is_here = || fs::read(self.blob_path(&digest)).is_ok_and(|found| found == bytes);
+        let in_use = self.in_use()?;
         if self.blob_size(&digest) == Some(bytes.len() as u64) && is_here() {
+            self.note_use(&digest);
             return Ok(digest);
         }
+        drop(in_use);
         let mut writer = self.writer()?;
         writer
             .write_all(bytes)

@@ -27,6 +27,8 @@ impl Store {
     pub fn verified(&self, digest: &Digest) -> Result<bool> {
         let path = self.blob_path(digest);
         let failed = |error| RegistryError::io("read", &path, error);
+        // Held until the use is noted: nobody removes the blob between.
+        let _in_use = self.in_use()?;
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -37,6 +39,7 @@ impl Store {
             return Ok(false);
         }
         if self.is_stamped(digest, &meta) {
+            self.note_use(digest);
             return Ok(true);
         }
         if hash(&mut file).map_err(failed)? == *digest {

@@ -8,6 +8,7 @@ mod describe;
 mod dockerfile;
 mod findings;
 mod flags;
+mod limit;
 mod line;
 mod names;
 mod output;
@@ -30,7 +31,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use roadstead_builder::cache::local::LocalCache;
 use roadstead_builder::cache::mounts::CacheMounts;
 use roadstead_builder::context::stat_cache::StatCache;
 use roadstead_builder::image::form::Form;
@@ -50,6 +50,7 @@ use crate::interrupt::Interrupt;
 use crate::processes;
 
 use checks::Checks;
+use limit::Limit;
 use names::Destinations;
 use output::Exporter;
 use push::EarlyPush;
@@ -61,6 +62,7 @@ struct Outside {
     data: PathBuf,
     options: ClientOptions,
     limits: Limits,
+    cache_limit: Limit,
     secrets: BTreeMap<String, Secret>,
     ssh: BTreeMap<String, ssh::Given>,
     owner: roadstead_builder::beneath::Owner,
@@ -94,6 +96,7 @@ impl Outside {
                 bytes: network.max_layer_size.unwrap_or(defaults.bytes),
                 files: args.max_files.unwrap_or(defaults.files),
             },
+            cache_limit: Limit::read()?,
             secrets: secrets::read(&args.secrets).map_err(CliError::usage)?,
             ssh: ssh::read(&args.run.ssh).map_err(CliError::usage)?,
             owner: roadstead_builder::beneath::Owner {
@@ -136,9 +139,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         layers: Layers::open(&outside.data.join("layers"), &scratch.path())
             .map_err(CliError::failed)?
             .with_limits(outside.limits),
-        cache: LocalCache::open(&outside.data.join("cache"), &store)
-            .map_err(CliError::failed)?
-            .with_scratch(&scratch.path()),
+        cache: super::cache::local_cache(&outside.data, &store)?.with_scratch(&scratch.path()),
         mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
         progress,
         scratch: scratch.path(),
@@ -158,6 +159,7 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
     };
     // Last, where they are seen.
     checks.warn(&tools.progress);
+    outside.cache_limit.keep(&outside.data, &tools);
     result
 }
 

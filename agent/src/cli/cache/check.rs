@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::super::image::{human, print_json};
 use super::super::print;
-use super::Parts;
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +52,7 @@ pub(super) fn run(args: &Args, data: &Path) -> Result<ExitCode, CliError> {
         // The store cannot be opened, so this is all there is to say.
         return finish(args, &found, &json!({}), String::new());
     }
-    let parts = Parts::open(data)?;
+    let (parts, _scratch) = super::open(data)?;
     tell("checking records of steps");
     let (records, damaged) = parts.cache.check(args.repair).map_err(CliError::failed)?;
     for name in damaged {

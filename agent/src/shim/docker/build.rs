@@ -31,7 +31,12 @@ pub(super) async fn serve(context: &Context, session: &mut Session, arguments: V
         .env(environment::JOB_LOGINS, context.docker_config());
     command.env_remove(environment::SHIM_SOCKET);
     // The machine's own settings, not what a command may have made of them.
-    for variable in [environment::CONFIG, environment::DATA, environment::DOCKER_CONFIG] {
+    for variable in [
+        environment::CONFIG,
+        environment::DATA,
+        environment::CACHE_SIZE,
+        environment::DOCKER_CONFIG,
+    ] {
         command.env_remove(variable);
         if let Some(value) = std::env::var_os(variable) {
             command.env(variable, value);
