@@ -14,6 +14,8 @@ mod project;
 mod race;
 mod report;
 mod seeds;
+mod small_files;
+mod stages;
 mod workload;
 
 use std::path::PathBuf;
@@ -73,7 +75,9 @@ fn measure(part: &str, workshop: &Workshop, options: &Options) -> Result<String>
     match part {
         "w1" => project::run(workshop, options),
         "w2" => lazy_base::run(workshop, options),
+        "w3" => small_files::run(workshop, options),
         "w4" => large_file::run(workshop, options),
+        "w5" => stages::run(workshop, options),
         "memory" => peaks::run(workshop),
         _ => copying::run(&workshop.directory, &workshop.roadstead, options.rounds),
     }

@@ -7,7 +7,7 @@ use crate::error::{Result, TaskError};
 use super::builders::Builder;
 
 /// Everything that can be measured, in the order of the page.
-pub(super) const PARTS: [&str; 5] = ["w1", "w2", "w4", "memory", "copy"];
+pub(super) const PARTS: [&str; 7] = ["w1", "w2", "w3", "w4", "w5", "memory", "copy"];
 const DEFAULT_ROUNDS: usize = 3;
 
 /// What the person at the terminal asked for.
@@ -101,10 +101,10 @@ mod tests {
             (defaults.rounds, &*defaults.parts, &*defaults.builders),
             (3, &PARTS[..], &Builder::ALL[..])
         );
-        let options = Options::parse(&["--only", "w2,buildkit,w1", "--rounds", "7"]).unwrap();
+        let options = Options::parse(&["--only", "w3,buildkit,w1", "--rounds", "7"]).unwrap();
         assert_eq!(
             (options.rounds, &*options.parts, &*options.builders),
-            (7, &["w1", "w2"][..], &[Builder::BuildKit][..])
+            (7, &["w1", "w3"][..], &[Builder::BuildKit][..])
         );
         assert_eq!(options.command("w1"), "cargo xtask bench --only w1,buildkit --rounds 7");
         let options = Options::parse(&["--only", "roadstead"]).unwrap();
