@@ -7,6 +7,7 @@ mod large_file;
 mod lazy_base;
 mod machine;
 mod memory;
+mod npm;
 mod options;
 mod page;
 mod peaks;
@@ -29,11 +30,12 @@ use builders::Workshop;
 use options::{Options, PARTS};
 use page::Page;
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 5] = [
     Need::Program("docker-registry", "docker-registry"),
     Need::Program("mmdebstrap", "mmdebstrap"),
     Need::Program("buildah", "buildah"),
     Need::Program("skopeo", "skopeo"),
+    Need::Program("npm", "npm"),
 ];
 
 const INTRODUCTION: &str = "\
@@ -78,6 +80,7 @@ fn measure(part: &str, workshop: &Workshop, options: &Options) -> Result<String>
         "w3" => small_files::run(workshop, options),
         "w4" => large_file::run(workshop, options),
         "w5" => stages::run(workshop, options),
+        "w6" => npm::run(workshop, options),
         "memory" => peaks::run(workshop),
         _ => copying::run(&workshop.directory, &workshop.roadstead, options.rounds),
     }

@@ -1,12 +1,13 @@
 //! `docs/benchmarks.md`: an introduction, and a section for each thing that is measured.
 
 /// Headings in the order of the page.
-pub(super) const HEADINGS: [&str; 8] = [
+pub(super) const HEADINGS: [&str; 9] = [
     "W1: a middling project",
     "W2: a large base in the same registry",
     "W3: 100,000 small files",
     "W4: one file of 4 GiB",
     "W5: twenty independent stages",
+    "W6: a service with `npm ci`",
     "Memory",
     "Machine",
     "Copying images",
