@@ -3,8 +3,10 @@
 mod builders;
 mod copying;
 mod counter;
+mod growth;
 mod large_file;
 mod lazy_base;
+mod limits;
 mod machine;
 mod memory;
 mod npm;
@@ -17,6 +19,7 @@ mod report;
 mod seeds;
 mod small_files;
 mod stages;
+mod startup;
 mod workload;
 
 use std::path::PathBuf;
@@ -30,11 +33,12 @@ use builders::Workshop;
 use options::{Options, PARTS};
 use page::Page;
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need::Program("docker-registry", "docker-registry"),
     Need::Program("mmdebstrap", "mmdebstrap"),
     Need::Program("buildah", "buildah"),
     Need::Program("skopeo", "skopeo"),
+    Need::Program("openssl", "openssl"),
     Need::Program("npm", "npm"),
 ];
 
@@ -82,6 +86,9 @@ fn measure(part: &str, workshop: &Workshop, options: &Options) -> Result<String>
         "w5" => stages::run(workshop, options),
         "w6" => npm::run(workshop, options),
         "memory" => peaks::run(workshop),
+        "startup" => startup::run(workshop),
+        "growth" => growth::run(workshop),
+        "limits" => limits::run(workshop),
         _ => copying::run(&workshop.directory, &workshop.roadstead, options.rounds),
     }
 }
@@ -141,6 +148,7 @@ mod tests {
     #[test]
     fn every_part_has_its_heading() {
         assert_eq!(heading("w1"), "W1: a middling project");
+        assert_eq!(heading("limits"), "Limits of the machine");
         assert_eq!(heading("copy"), "Copying images");
         assert_eq!(PARTS.len() + 1, page::HEADINGS.len());
     }

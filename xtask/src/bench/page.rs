@@ -1,7 +1,7 @@
 //! `docs/benchmarks.md`: an introduction, and a section for each thing that is measured.
 
 /// Headings in the order of the page.
-pub(super) const HEADINGS: [&str; 9] = [
+pub(super) const HEADINGS: [&str; 12] = [
     "W1: a middling project",
     "W2: a large base in the same registry",
     "W3: 100,000 small files",
@@ -9,6 +9,9 @@ pub(super) const HEADINGS: [&str; 9] = [
     "W5: twenty independent stages",
     "W6: a service with `npm ci`",
     "Memory",
+    "Start-up",
+    "How cost grows",
+    "Limits of the machine",
     "Machine",
     "Copying images",
 ];
