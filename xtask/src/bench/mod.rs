@@ -70,11 +70,23 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let load = machine::load()?;
     let workshop = workshop(roadstead)?;
     put("Machine", &machine::section(&workshop, &options, &load)?)?;
+    // A part that fails, for want of a network or disk, costs the others nothing.
+    let mut failures = Vec::new();
     for part in &options.parts {
-        let text = measure(part, &workshop, &options)?;
-        put(heading(part), &format!("{}\n\n{text}", origin(part, &options)?))?;
+        if let Err(error) = section(part, &workshop, &options) {
+            println!("{part} failed");
+            failures.push(format!("{part}: {error}"));
+        }
+    }
+    if !failures.is_empty() {
+        return Err(TaskError::new(failures.join("\n\n")));
     }
     std::fs::remove_dir_all(&workshop.turns).map_err(TaskError::at("remove", &workshop.turns))
+}
+
+fn section(part: &str, workshop: &Workshop, options: &Options) -> Result<()> {
+    let text = measure(part, workshop, options)?;
+    put(heading(part), &format!("{}\n\n{text}", origin(part, options)?))
 }
 
 fn measure(part: &str, workshop: &Workshop, options: &Options) -> Result<String> {

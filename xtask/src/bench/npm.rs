@@ -100,7 +100,7 @@ pub(super) fn run(workshop: &Workshop, options: &Options) -> Result<String> {
     };
     let rows = race
         .run(workshop, options)
-        .map_err(|error| TaskError::new(format!("w6, which needs the npm registry: {error}")))?;
+        .map_err(|error| TaskError::new(format!("this needs the npm registry. {error}")))?;
     Ok(format!(
         "A service of Node.js with {} direct dependencies: `COPY` of `package.json` and its lock file, `npm ci`, `COPY` of the program,\n\
          with the push. The packages come from the npm registry through the network, which these times are of in part.\n\n{}\n\
