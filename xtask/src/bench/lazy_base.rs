@@ -57,7 +57,8 @@ pub(super) fn run(workshop: &Workshop, options: &Options) -> Result<String> {
          of the registry the base lies in. *Down* and *up*: all bytes between builder and registry, those of HTTP included, counted by\n\
          a proxy between them; the most of any round.\n\n\
          | | builder | time | down | up |\n|---|---|---|---|---|\n{lines}\n\
-         - Target: no byte of the base moves, where `COPY --link` makes its files needless. It counts as met below {} both ways.\n",
+         - Target: no byte of the base moves, where `COPY --link` makes its files needless. It counts as met below {} both ways.\n\
+         - dockerd's own image store wants each base whole, whatever the Dockerfile does; BuildKit with containerd's store was not measured.\n",
         report::bytes(OVERHEAD_BYTES)
     ))
 }

@@ -11,15 +11,16 @@ use super::builders::{Builder, Workshop};
 use super::options::Options;
 
 /// Gives the section of the page.
-pub(super) fn section(workshop: &Workshop, options: &Options, load: &str) -> Result<String> {
+pub(super) fn section(workshop: &Workshop, options: &Options) -> Result<String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = capture(program("uname").arg("-r"))?;
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let versions = versions(workshop, options)?;
     let versions: String = versions.iter().map(|version| format!("- {version}\n")).collect();
     Ok(format!(
-        "At the last run, of whatever part.\n\n\
-         - {cores} cores ({}), memory {}\n- {}, Linux {}\n- load average before the first round: {load} (figures are noisy when it is not near 0)\n{versions}",
+        "At the last run, of whatever part. Figures are noisy where the load average is not near 0, and those of parts that ran on\n\
+         different days must not be compared.\n\n\
+         - {cores} cores ({}), memory {}\n- {}, Linux {}\n{versions}",
         value(&read("/proc/cpuinfo"), "model name", ':'),
         value(&read("/proc/meminfo"), "MemTotal", ':'),
         value(&read("/etc/os-release"), "PRETTY_NAME", '='),
@@ -27,7 +28,7 @@ pub(super) fn section(workshop: &Workshop, options: &Options, load: &str) -> Res
     ))
 }
 
-/// The load averages.
+/// The load averages, over 1, 5 and 15 minutes.
 pub(super) fn load() -> Result<String> {
     let text = std::fs::read_to_string("/proc/loadavg").map_err(TaskError::at("read", Path::new("/proc/loadavg")))?;
     Ok(text.split(' ').take(3).collect::<Vec<_>>().join(" "))

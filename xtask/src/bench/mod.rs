@@ -51,7 +51,8 @@ Made by `cargo xtask bench`; each section tells what measured it. Run it to get 
 - The builders take turns within each round. A turn has new directories, and a registry of its own that holds the base and nothing
   else. Small files are deleted only at the end, since ext4 makes files slowly for minutes after many were deleted.
 - Every time has the push in it, to a registry on the same machine. BuildKit's daemon is up before the clock starts, since it is where
-  it is used; roadstead and buildah have none.";
+  it is used; roadstead and buildah have none. It is the BuildKit within dockerd, with dockerd's own image store: with that of
+  containerd, or in a daemon of its own, it may do otherwise.";
 
 /// Measures what is asked for, and puts each section into `docs/benchmarks.md` as soon as it is there.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
@@ -67,9 +68,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         Some(binary) => std::path::absolute(binary).map_err(TaskError::at("resolve", binary))?,
         None => workspace::build_product("release")?,
     };
-    let load = machine::load()?;
     let workshop = workshop(roadstead)?;
-    put("Machine", &machine::section(&workshop, &options, &load)?)?;
+    put("Machine", &machine::section(&workshop, &options)?)?;
     // A part that fails, for want of a network or disk, costs the others nothing.
     let mut failures = Vec::new();
     for part in &options.parts {
@@ -85,8 +85,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 }
 
 fn section(part: &str, workshop: &Workshop, options: &Options) -> Result<()> {
+    let origin = origin(part, options)?;
     let text = measure(part, workshop, options)?;
-    put(heading(part), &format!("{}\n\n{text}", origin(part, options)?))
+    put(heading(part), &format!("{origin}\n\n{text}"))
 }
 
 fn measure(part: &str, workshop: &Workshop, options: &Options) -> Result<String> {
@@ -113,14 +114,15 @@ fn heading(part: &str) -> &'static str {
         .map_or("Other", |(_, heading)| heading)
 }
 
-/// Says what made a section.
+/// Says what makes a section, and how busy the machine is before.
 fn origin(part: &str, options: &Options) -> Result<String> {
     let date = capture(program("date").args(["--utc", "+%Y-%m-%d"]))?;
     Ok(format!(
-        "`{}` on {}, {}.",
+        "`{}` on {}, {}; load average before: {}.",
         options.command(part),
         date.trim(),
-        machine::measured(options)?
+        machine::measured(options)?,
+        machine::load()?
     ))
 }
 
