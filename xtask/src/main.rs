@@ -33,7 +33,8 @@ const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
        with --binary, by a roadstead that was built before
 test   formatting, lints and all tests
-bench  times beside BuildKit and buildah, and memory; parts: roadstead, buildkit, buildah, memory, large, copy
+bench  times beside BuildKit and buildah, and memory, to docs/benchmarks.md; parts: w1 to w6, memory, startup, growth, limits,
+       copy, and as a choice of builders: roadstead, buildkit, buildah
 conformance
        the cases of tests/conformance by roadstead and by Docker with BuildKit, images compared; with --random, random
        Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all

@@ -74,7 +74,7 @@ pub(super) fn run(directory: &Path, roadstead: &Path, rounds: usize) -> Result<S
             rows.extend(bench.measure(registry, case, &seed, rounds)?);
         }
     }
-    Ok(section(&rows, rounds, &bench.versions()?))
+    Ok(section(&rows, &bench.versions()?))
 }
 
 /// Programs of Debian 13, in a root that nothing is started in: their loader runs them where the machine's files are.
@@ -303,12 +303,11 @@ impl Row {
     }
 }
 
-fn section(rows: &[Row], rounds: usize, versions: &[String]) -> String {
+fn section(rows: &[Row], versions: &[String]) -> String {
     let lines: String = rows.iter().map(Row::line).collect();
     format!(
-        "`cargo xtask bench --only copy --rounds {rounds}`: `roadstead image pull` and `push` beside `skopeo copy` to and from an OCI\n\
-         layout, of bytes that cannot be compressed. Median (least–most); behind a peer's time, how many times ours it is. *Memory*: the\n\
-         largest resident size of roadstead.\n\n\
+        "`roadstead image pull` and `push` beside `skopeo copy` to and from an OCI layout, of bytes that cannot be compressed. Behind\n\
+         a peer's time, how many times ours it is. *Memory*: the largest resident size of roadstead.\n\n\
          | | registry of | roadstead | skopeo of Debian 12 | skopeo of Debian 13 | memory |\n|---|---|---|---|---|---|\n{lines}\n\
          - Each push goes to an empty registry of its own. Tools and registries take turns within a round.\n\
          - Everything runs on one machine of two cores, the registry too: in a push it hashes and writes all bytes on one core, so\n  \

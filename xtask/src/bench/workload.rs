@@ -1,4 +1,4 @@
-//! What is built: W1, a middling project, and W4, one large file. The same bytes on every machine.
+//! The sources of W1, a middling project. The same bytes on every machine.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -82,6 +82,11 @@ impl Generator {
         self.text(&mut random, size)
     }
 
+    /// Text of this size, from the seed 7.
+    pub(super) fn block(&self, size: usize) -> Vec<u8> {
+        self.text(&mut Random(7), size)
+    }
+
     fn text(&self, random: &mut Random, size: usize) -> Vec<u8> {
         let mut text = Vec::with_capacity(size + 64);
         let mut column = 0;
@@ -153,22 +158,6 @@ pub(super) fn edit(directory: &Path) -> Result<()> {
 pub(super) fn restore(directory: &Path) -> Result<()> {
     let path = directory.join(relative_path(EDITED));
     std::fs::write(&path, Generator::new().file(EDITED)).map_err(TaskError::at("write", &path))
-}
-
-/// Makes W4's context: a file of 1 GiB that compresses as sources do, copied into an empty image.
-pub(super) fn make_w4(directory: &Path) -> Result<()> {
-    const BLOCKS: usize = 64;
-    const BLOCK_BYTES: usize = 16 * 1024 * 1024;
-    make_empty(directory)?;
-    write(&directory.join("Dockerfile"), "FROM scratch\nCOPY large /\n")?;
-    let path = directory.join("large");
-    // No compressor in use looks back far enough to see that the blocks are alike.
-    let block = Generator::new().text(&mut Random(7), BLOCK_BYTES);
-    let mut file = std::fs::File::create(&path).map_err(TaskError::at("write", &path))?;
-    for _ in 0..BLOCKS {
-        file.write_all(&block).map_err(TaskError::at("write", &path))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -62,8 +62,8 @@ fn root_file_system(context: &Path) -> Result<()> {
     std::fs::rename(&part, &done).map_err(TaskError::at("rename", &part))
 }
 
-/// Node.js and npm, from their npm packages.
-fn node_packages(context: &Path) -> Result<()> {
+/// Node.js and npm, from their npm packages. The context holds their checksums, in `packages.sha256`.
+pub(crate) fn node_packages(context: &Path) -> Result<()> {
     let check = || {
         program("sha256sum")
             .args(["--check", "--quiet", "packages.sha256"])

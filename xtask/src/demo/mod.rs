@@ -13,6 +13,8 @@ use crate::error::{Result, TaskError};
 use crate::tools::{self, Need};
 use crate::workspace;
 
+pub(crate) use base::node_packages;
+
 const NEEDS: [Need; 4] = [
     Need::Program("mmdebstrap", "mmdebstrap"),
     Need::Program("npm", "npm"),
