@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
+/// Commands that run at once. They bring their own memory and processes, so that there must be some bound.
+const COMMANDS_A_CORE: usize = 8;
+const LEAST_COMMANDS: usize = 20;
 /// Beginnings of a build: each but the last finds layers that are lost, those of a whole stage at once.
 const MOST_ATTEMPTS: usize = 64;
 /// Makes the image an index even for one platform.
@@ -85,15 +88,15 @@ impl Attempts {
     async fn once(&self, is_index: bool, cancel: &Cancel) -> Result<Built> {
         // A step that fails stops the others of its attempt.
         let (cancel, _following) = cancel.child();
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let common = Common {
             tools: Arc::clone(&self.tools),
             request: Arc::clone(&self.request),
             bases: Arc::new(Bases::new(&cancel, &self.lost)),
             steps: Arc::default(),
             used: Arc::default(),
-            slots: Arc::new(Semaphore::new(
-                std::thread::available_parallelism().map_or(2, usize::from).max(2),
-            )),
+            slots: Arc::new(Semaphore::new(cores.max(2))),
+            commands: Arc::new(Semaphore::new((cores * COMMANDS_A_CORE).max(LEAST_COMMANDS))),
             cancel,
             shows_platform: self.platforms.len() > 1,
         };
@@ -176,6 +179,7 @@ struct Common {
     steps: Arc<Steps>,
     used: Arc<Used>,
     slots: Arc<Semaphore>,
+    commands: Arc<Semaphore>,
     cancel: Cancel,
     shows_platform: bool,
 }
@@ -218,6 +222,7 @@ impl Common {
             platform: platform.clone(),
             shows_platform: self.shows_platform,
             slots: Arc::clone(&self.slots),
+            commands: Arc::clone(&self.commands),
         });
         Ok(PlatformBuild {
             shared,

@@ -100,7 +100,7 @@ impl StageRun<'_> {
         self.unpack_mounts(&task.mounts).await?;
         let vertex = Arc::new(vertex);
         let shown = Arc::clone(&vertex);
-        let result = self.blocking(move |shared| run(&shared, &task, &chain, &shown)).await;
+        let result = self.commanding(move |shared| run(&shared, &task, &chain, &shown)).await;
         end(&vertex, &result);
         let record = result?;
         self.remember(&key, &record)?;
@@ -290,6 +290,8 @@ fn keep_run(
         }
     }
     drop(changes);
+    // The command is over; what follows is file work like any other.
+    let _slot = shared.slot()?;
     keep(shared, rootfs, chain, Some(chain), &leave_out, packs)
 }
 

@@ -129,8 +129,10 @@ pub(super) struct Shared {
     pub(super) uncached: BTreeSet<usize>,
     /// Whether steps show their platform, since there are several.
     pub(super) shows_platform: bool,
-    /// Commands and copies at work at once.
+    /// Copies, and commands' results being packed, at once.
     pub(super) slots: Arc<tokio::sync::Semaphore>,
+    /// Commands at once.
+    pub(super) commands: Arc<tokio::sync::Semaphore>,
 }
 
 /// What a stage gave, for the stages that stand on it or copy from it.
@@ -176,6 +178,13 @@ impl Results {
 }
 
 impl Shared {
+    /// Waits for a slot, on a thread that may wait.
+    pub(super) fn slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        let waiting = self.slots.acquire();
+        let slot = tokio::runtime::Handle::current().block_on(waiting);
+        slot.map_err(|_| BuildError::Canceled)
+    }
+
     /// Tells the caller of a layer that the image will hold.
     pub(super) fn announce(&self, layer: &StepLayer) {
         if let (Some(hook), Some(layer)) = (&self.request.on_layer, layer.packed()) {

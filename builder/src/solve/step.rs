@@ -408,7 +408,23 @@ impl<'a> StageRun<'a> {
         &self,
         work: impl FnOnce(Arc<Shared>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let permit = self.shared.slots.acquire().await.map_err(|_| BuildError::Canceled)?;
+        self.within(&self.shared.slots, work).await
+    }
+
+    /// Runs a command on a thread of its own. Commands wait more than they work: more of them run than there are slots.
+    pub(super) async fn commanding<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Arc<Shared>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.within(&self.shared.commands, work).await
+    }
+
+    async fn within<T: Send + 'static>(
+        &self,
+        places: &tokio::sync::Semaphore,
+        work: impl FnOnce(Arc<Shared>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = places.acquire().await.map_err(|_| BuildError::Canceled)?;
         if self.shared.cancel.is_canceled() {
             return Err(BuildError::Canceled);
         }

@@ -7,7 +7,8 @@
 //!    them, those of its content, while a RUN and a WORKDIR have one key only;
 //! 3. unpacking: a lock a stack within this build, then the turn of one layer at a time between builds;
 //! 4. the claim of a blob that is fetched;
-//! 5. a slot for file work and commands, and within it the locks of cache mounts.
+//! 5. a place for a command, then the locks of its cache mounts;
+//! 6. a slot for file work, which waits for nothing.
 //!
 //! Whoever waits for one of a class holds only those of the classes before it, and one key never is both an identity and a content. So
 //! of all who wait, one with the highest class waits for a holder that waits for nothing. A turn ends with its step, well or not, and
