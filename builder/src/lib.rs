@@ -14,6 +14,7 @@ pub mod dockerfile;
 pub mod housekeeping;
 pub mod image;
 pub mod layer;
+mod notes;
 pub mod progress;
 pub mod rootfs;
 pub mod sandbox;

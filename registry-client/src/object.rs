@@ -19,6 +19,9 @@ use crate::transport::retry::retry;
 use crate::transport::tls::Trust;
 use crate::transport::{Transport, host_of};
 
+/// Bytes a second below which an upload is given up.
+const LEAST_SPEED: u64 = 64 << 10;
+
 /// One object of one service. The address may be a secret: it is told without its query.
 pub(crate) struct Object<'a> {
     transport: &'a Transport,
@@ -106,18 +109,13 @@ impl<'a> Object<'a> {
             loopback: self.url.host_str().is_some_and(is_loopback),
         };
         let mut request = self.transport.client(trust)?.request(method, self.url.clone());
-        let is_upload = content.is_some();
+        let mut patience = options.stall_timeout;
         if let Some((size, content)) = content {
+            patience += Duration::from_secs(size / LEAST_SPEED);
             request = request.header(CONTENT_LENGTH, size).body(Body::wrap_stream(content));
         }
-        let sent = request.send();
-        let sent = match is_upload {
-            // How long it takes depends on its size; the connection itself ends when nothing moves.
-            true => sent.await,
-            false => tokio::time::timeout(options.stall_timeout, sent)
-                .await
-                .map_err(|_| self.too_slow(options.stall_timeout))?,
-        };
+        let sent = tokio::time::timeout(patience, request.send()).await;
+        let sent = sent.map_err(|_| self.too_slow(patience))?;
         sent.map_err(|error| no_answer(host_of(&self.url), &self.operation, error))
     }
 

@@ -78,7 +78,7 @@ impl CacheDocument {
     }
 
     /// All blobs it speaks of, each once, in the order of their digests.
-    fn blobs(&self) -> Vec<Descriptor> {
+    pub(super) fn blobs(&self) -> Vec<Descriptor> {
         let steps = self.steps.values().flatten();
         let layers = steps.chain(self.mounts.values());
         let blobs = layers.filter_map(|layer| layer.descriptor.as_ref());

@@ -7,7 +7,7 @@ use roadstead_registry_client::{
     Descriptor, Digest, Error, ImageSink as _, ImageSource, Index, Manifest, NoProgress, Reference, Result, Store,
     StoreTarget, media_type, read_small,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Largest document read, in bytes: some hundred thousand steps.
@@ -27,45 +27,13 @@ struct Place {
     /// The repository it lies in, for one in a registry: blobs need not come here to be part of an image.
     repository: Option<Reference>,
     documents: Vec<CacheDocument>,
+    /// All blobs that it has.
+    blobs: HashSet<Digest>,
 }
 
 impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Place").field(&self.source.label()).finish()
-    }
-}
-
-/// What a cache knows of a step.
-#[derive(Debug)]
-pub struct Found<'a> {
-    /// What the step gave.
-    pub record: Record,
-    place: &'a Place,
-}
-
-impl Found<'_> {
-    /// Sees to it that the layer's blob can be had: of one in a registry the place is noted, any other is fetched.
-    ///
-    /// # Errors
-    /// When it cannot be fetched, or the note cannot be written.
-    pub async fn obtain(&self, store: &Store) -> Result<()> {
-        let layer = self.record.layer.as_ref();
-        match layer.and_then(|layer| layer.descriptor.as_ref()) {
-            Some(blob) => self.place.obtain(blob, store).await,
-            None => Ok(()),
-        }
-    }
-}
-
-impl Place {
-    async fn obtain(&self, blob: &Descriptor, store: &Store) -> Result<()> {
-        if store.has(&blob.digest) {
-            return Ok(());
-        }
-        match &self.repository {
-            Some(repository) => store.add_source(&blob.digest, repository),
-            None => fetch(&*self.source, blob, store).await,
-        }
     }
 }
 
@@ -77,9 +45,11 @@ impl Imported {
     pub async fn add(&mut self, source: Arc<dyn ImageSource>, repository: Option<Reference>) -> Result<usize> {
         let documents = read(&*source).await?;
         let steps = documents.iter().map(|document| document.steps.len()).sum();
+        let blobs = documents.iter().flat_map(CacheDocument::blobs);
         self.places.push(Place {
             source,
             repository,
+            blobs: blobs.map(|blob| blob.digest).collect(),
             documents,
         });
         Ok(steps)
@@ -87,22 +57,15 @@ impl Imported {
 
     /// Looks a step up. The first cache that knows it counts, one that has its layer's blob before others.
     #[must_use]
-    pub fn find(&self, key: &Digest) -> Option<Found<'_>> {
-        let all = self.places.iter().flat_map(|place| {
-            let documents = place.documents.iter();
-            documents.filter_map(move |document| {
-                let layer = document.steps.get(key)?.clone();
-                let record = Record { layer };
-                Some(Found { record, place })
-            })
-        });
-        let has_blob = |found: &Found<'_>| match &found.record.layer {
-            Some(layer) => layer.descriptor.is_some(),
-            None => true,
-        };
-        let mut known: Vec<Found<'_>> = all.collect();
-        known.sort_by_key(|found| !has_blob(found));
-        known.into_iter().next()
+    pub fn find(&self, key: &Digest) -> Option<Record> {
+        let known = || self.documents().filter_map(|document| document.steps.get(key));
+        let has_blob = |layer: &&Option<StepLayer>| layer.as_ref().is_none_or(|layer| layer.descriptor.is_some());
+        let layer = known().find(has_blob).or_else(|| known().next())?.clone();
+        Some(Record { layer })
+    }
+
+    fn documents(&self) -> impl Iterator<Item = &CacheDocument> {
+        self.places.iter().flat_map(|place| &place.documents)
     }
 
     /// What a cache mount held.
@@ -113,16 +76,14 @@ impl Imported {
 
     /// All cache mounts, those of the first cache first.
     pub fn mounts(&self) -> impl Iterator<Item = (&Digest, &StepLayer)> {
-        let documents = self.places.iter().flat_map(|place| &place.documents);
-        documents.flat_map(|document| &document.mounts)
+        self.documents().flat_map(|document| &document.mounts)
     }
 
-    /// Brings the blob of a cache mount into the store.
+    /// Brings a blob into the store.
     ///
     /// # Errors
     /// When no cache that speaks of it gives it.
-    pub async fn fetch_mount(&self, layer: &StepLayer, store: &Store) -> Result<()> {
-        let Some(blob) = &layer.descriptor else { return Ok(()) };
+    pub async fn fetch(&self, blob: &Descriptor, store: &Store) -> Result<()> {
         if store.has(&blob.digest) {
             return Ok(());
         }
@@ -136,24 +97,20 @@ impl Imported {
         Err(last)
     }
 
-    /// Sees to it that the blob of a cache mount can be had: in a registry it may stay.
+    /// Sees to it that a blob can be had for an image: in a registry it may stay, which is noted; any other is fetched.
     ///
     /// # Errors
-    /// As for [`Self::fetch_mount`].
-    pub async fn obtain_mount(&self, layer: &StepLayer, store: &Store) -> Result<()> {
-        let Some(blob) = &layer.descriptor else { return Ok(()) };
-        match self.places_of(blob).next() {
-            Some(place) => place.obtain(blob, store).await,
-            None => Err(Error::missing_in_store(&blob.digest)),
+    /// As for [`Self::fetch`], and when the note cannot be written.
+    pub async fn obtain(&self, blob: &Descriptor, store: &Store) -> Result<()> {
+        match self.places_of(blob).find_map(|place| place.repository.as_ref()) {
+            Some(repository) if !store.has(&blob.digest) => store.add_source(&blob.digest, repository),
+            _ => self.fetch(blob, store).await,
         }
     }
 
-    /// The caches one of whose mounts has the blob.
-    fn places_of<'a>(&'a self, blob: &'a Descriptor) -> impl Iterator<Item = &'a Place> {
-        self.places.iter().filter(move |place| {
-            let mut layers = place.documents.iter().flat_map(|document| document.mounts.values());
-            layers.any(|known| known.descriptor.as_ref() == Some(blob))
-        })
+    /// The caches that have the blob.
+    fn places_of(&self, blob: &Descriptor) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|place| place.blobs.contains(&blob.digest))
     }
 }
 

@@ -5,7 +5,7 @@
 //! within one tick of the file system's clock.
 
 use super::files::Entry;
-use crate::sealed;
+use crate::notes::Note;
 use roadstead_registry_client::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
@@ -48,8 +48,7 @@ pub struct StatCache(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    file: PathBuf,
-    owner: String,
+    note: Note,
     /// As they were when the build began.
     before: Files,
     /// As this build has found them.
@@ -61,12 +60,10 @@ impl StatCache {
     #[must_use]
     pub fn open(dir: &Path, path: &Path) -> Self {
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let owner = Digest::of(path.as_os_str().as_encoded_bytes()).hex().to_owned();
-        let file = dir.join(&owner);
-        let before = read(&file, &owner).unwrap_or_default();
+        let note = Note::new(dir, FORM, path.as_os_str().as_encoded_bytes(), MAX_FILE);
+        let before = note.read().unwrap_or_default();
         Self(Arc::new(Inner {
-            file,
-            owner,
+            note,
             before,
             now: Mutex::default(),
         }))
@@ -133,14 +130,7 @@ impl StatCache {
         }
         // A name that is no text has no place in the file.
         all.retain(|path, _| path.to_str().is_some());
-        let content = serde_json::to_vec(&all).map_err(io::Error::other)?;
-        if let Some(dir) = self.0.file.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let part = self.0.file.with_extension(format!("{}.part", std::process::id()));
-        let written = std::fs::write(&part, sealed::seal(FORM, &self.0.owner, &content))
-            .and_then(|()| std::fs::rename(&part, &self.0.file));
-        written.inspect_err(|_| drop(std::fs::remove_file(&part)))
+        self.0.note.write(&all)
     }
 
     /// Tells which of the files of a copy are others than when a build before looked: `selected` are those it takes now, `below` the
@@ -167,14 +157,6 @@ impl StatCache {
         changes.extend(gone);
         changes
     }
-}
-
-fn read(file: &Path, owner: &str) -> Option<Files> {
-    if std::fs::metadata(file).ok()?.len() > MAX_FILE {
-        return None;
-    }
-    let bytes = std::fs::read(file).ok()?;
-    serde_json::from_slice(sealed::open(FORM, owner, &bytes)?).ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod compress;
 pub mod compression;
 mod deflate;
+pub(crate) mod digest_reader;
 pub mod extract;
 pub mod limits;
 pub mod read;

@@ -5,12 +5,13 @@
 
 use super::kept::{FILES, Sound};
 use crate::beneath::{Dir, FileError};
+use crate::layer::digest_reader::DigestReader;
 use crate::layer::extract::{self, ExtractError};
 use crate::layer::limits::Limits;
 use crate::layer::write::Layer;
 use crate::sandbox::{self, SandboxError};
-use roadstead_registry_client::{Digest, DigestWriter, Store};
-use std::io::{self, Read};
+use roadstead_registry_client::{Digest, Store};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Hex digits of a chain id in a directory name: 96 bits. Short, since all lower directories of a mount share one 4 KiB option string.
@@ -189,10 +190,7 @@ impl Layers {
             source: ExtractError::Archive(e),
         };
         let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
-        let mut tee = Tee {
-            input: blob,
-            digest: DigestWriter::new(io::sink()),
-        };
+        let mut archive = DigestReader::new(blob);
         let lowers = self.lowers(below)?;
         let options = extract::Options {
             layer: true,
@@ -205,9 +203,8 @@ impl Layers {
             digest: digest.clone(),
             source,
         };
-        extract::extract(&mut tee, &root, &options).map_err(failed)?;
-        io::copy(&mut tee, &mut io::sink()).map_err(damaged)?;
-        let (_, found, _) = tee.digest.finish();
+        extract::extract(&mut archive, &root, &options).map_err(failed)?;
+        let found = archive.finish().map_err(damaged)?;
         if found != layer.diff_id {
             return Err(OverlayError::DiffId {
                 digest: digest.clone(),
@@ -353,20 +350,6 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let permissions = std::fs::Permissions::from_mode(mode);
     Ok(std::fs::set_permissions(path, permissions).map_err(|e| FileError::new("change mode of", path, e))?)
-}
-
-/// Digests what is read through it.
-struct Tee<R> {
-    input: R,
-    digest: DigestWriter<io::Sink>,
-}
-
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buffer)?;
-        io::Write::write_all(&mut self.digest, buffer.get(..n).unwrap_or_default())?;
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

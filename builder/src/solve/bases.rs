@@ -6,6 +6,7 @@ use super::lost::Lost;
 use super::step::end;
 use super::tools::Tools;
 use super::turns::turn;
+use crate::cache::imported::Imported;
 use crate::cache::key::KeyBuilder;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
@@ -37,16 +38,19 @@ pub(super) struct Bases {
     cancel: Cancel,
     /// Layers that must be made again.
     pub(super) lost: Arc<Lost>,
+    /// Where cached layers may be had.
+    imported: Arc<Imported>,
     slots: Mutex<HashMap<String, Slot>>,
     /// One lock a chain id, so that stages that share layers unpack each once.
     unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Bases {
-    pub(super) fn new(cancel: &Cancel, lost: &Arc<Lost>) -> Self {
+    pub(super) fn new(cancel: &Cancel, lost: &Arc<Lost>, imported: &Arc<Imported>) -> Self {
         Self {
             cancel: cancel.clone(),
             lost: Arc::clone(lost),
+            imported: Arc::clone(imported),
             slots: Mutex::default(),
             unpacking: Mutex::default(),
         }
@@ -105,7 +109,7 @@ impl Bases {
 
     /// Brings the blobs of `layers` into the store.
     pub(super) async fn fetch(&self, tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
-        self.unless_canceled(fetch(tools, layers)).await
+        self.unless_canceled(fetch(tools, &self.imported, layers)).await
     }
 
     /// Sees to it that every layer of the stack lies unpacked.
@@ -225,37 +229,50 @@ async fn verified(tools: &Tools, digest: &Digest) -> Result<bool> {
 }
 
 /// Brings the blobs of `layers` into the store, several at a time.
-async fn fetch(tools: &Arc<Tools>, layers: &[Layer]) -> Result<()> {
+async fn fetch(tools: &Arc<Tools>, imported: &Arc<Imported>, layers: &[Layer]) -> Result<()> {
     let mut fetching = tokio::task::JoinSet::new();
     for layer in layers {
         if verified(tools, &layer.descriptor.digest).await? {
             continue;
         }
         let sources = tools.store.sources(&layer.descriptor.digest);
-        let (tools, descriptor) = (Arc::clone(tools), layer.descriptor.clone());
+        let (tools, imported, descriptor) = (Arc::clone(tools), Arc::clone(imported), layer.descriptor.clone());
         fetching.spawn(async move {
-            let mut last = RegistryError::missing_in_store(&descriptor.digest);
             let vertex = tools
                 .progress
                 .start(format!("pulling {} ({} bytes)", descriptor.digest, descriptor.size));
-            for source in sources {
-                // Boxed: the client's futures nest deeper than the compiler wants to lay out in one piece.
-                match Box::pin(tools.client.fetch_blob(&source, &descriptor, &tools.store, &NoProgress)).await {
-                    Ok(()) => {
-                        vertex.done();
-                        return Ok(());
-                    }
-                    Err(e) => last = e,
-                }
+            let fetched = fetch_from(&tools, &imported, &sources, &descriptor).await;
+            match &fetched {
+                Ok(()) => vertex.done(),
+                Err(error) => vertex.failed(error.to_string()),
             }
-            vertex.failed(last.to_string());
-            Err(BuildError::from(last))
+            Ok::<_, BuildError>(fetched?)
         });
     }
     while let Some(result) = fetching.join_next().await {
         result.map_err(|e| BuildError::Other(format!("a download ended early: {e}")))??;
     }
     Ok(())
+}
+
+/// Tries the registries that are known to have a blob, then the caches that speak of it.
+async fn fetch_from(
+    tools: &Tools,
+    imported: &Imported,
+    sources: &[Reference],
+    blob: &Descriptor,
+) -> std::result::Result<(), RegistryError> {
+    let mut last = None;
+    for source in sources {
+        // Boxed: the client's futures nest deeper than the compiler wants to lay out in one piece.
+        match Box::pin(tools.client.fetch_blob(source, blob, &tools.store, &NoProgress)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+    }
+    let from_cache = imported.fetch(blob, &tools.store).await;
+    // Why a registry did not give it says more than that no cache knows it.
+    from_cache.map_err(|error| last.unwrap_or(error))
 }
 
 async fn resolve(tools: &Tools, reference: &Reference, platform: &Platform, pull: bool) -> Result<Base> {

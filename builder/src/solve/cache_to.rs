@@ -91,10 +91,11 @@ async fn mounts(tools: &Tools, built: &Built, to: &CacheTo<'_>) -> Result<BTreeM
     let used = built.used.mounts();
     let mut mounts = BTreeMap::new();
     for (key, layer) in to.from.mounts() {
-        if used.contains(key) || mounts.contains_key(key) {
+        let blob = layer.descriptor.as_ref();
+        let Some(blob) = blob.filter(|_| !used.contains(key) && !mounts.contains_key(key)) else {
             continue;
-        }
-        match to.from.obtain_mount(layer, &tools.store).await {
+        };
+        match to.from.obtain(blob, &tools.store).await {
             Ok(()) => drop(mounts.insert(key.clone(), layer.clone())),
             Err(error) => tools.progress.warn(format!("a cache mount is not carried on: {error}")),
         }

@@ -6,11 +6,11 @@ use super::tools::Tools;
 use crate::beneath::Dir;
 use crate::cache::mounts::{CacheMount, SavedMount};
 use crate::layer::compression::Compression;
+use crate::layer::digest_reader::DigestReader;
 use crate::layer::extract;
 use crate::layer::write::{LayerWriter, StepLayer};
 use crate::rootfs::diff;
-use roadstead_registry_client::{Digest, DigestWriter};
-use std::io::{self, Read};
+use roadstead_registry_client::Digest;
 use std::path::Path;
 
 /// Caches change often and are read once a build: fast at both ends counts more than the last percent.
@@ -22,7 +22,8 @@ pub(super) async fn fetch(shared: &Shared, key: &Digest) {
     let Some(layer) = imported.mount(key).filter(|_| !tools.mounts.has(key)) else {
         return;
     };
-    if let Err(error) = imported.fetch_mount(layer, &tools.store).await {
+    let Some(blob) = &layer.descriptor else { return };
+    if let Err(error) = imported.fetch(blob, &tools.store).await {
         tools
             .progress
             .warn(format!("a cache mount cannot be had, it begins anew: {error}"));
@@ -42,8 +43,7 @@ pub(super) fn fill<'a>(shared: &'a Shared, key: &Digest, path: &Path) -> Result<
         return Ok(None);
     };
     let archive = extract::decompress(shared.tools.store.open_blob(&blob.digest)?).map_err(BuildError::Layer)?;
-    let mut digest = DigestWriter::new(io::sink());
-    let mut archive = Tee(archive, &mut digest);
+    let mut archive = DigestReader::new(archive);
     let options = extract::Options {
         layer: false,
         owner: None,
@@ -52,20 +52,10 @@ pub(super) fn fill<'a>(shared: &'a Shared, key: &Digest, path: &Path) -> Result<
     };
     let failed = |e: String| BuildError::Other(format!("cannot unpack the cache mount {}: {e}", blob.digest));
     extract::extract(&mut archive, &Dir::open(path)?, &options).map_err(|e| failed(e.to_string()))?;
-    io::copy(&mut archive, &mut io::sink()).map_err(|e| failed(e.to_string()))?;
-    match digest.finish().1 == layer.diff_id {
+    let found = archive.finish().map_err(|e| failed(e.to_string()))?;
+    match found == layer.diff_id {
         true => Ok(Some(layer)),
         false => Err(failed("it holds something else than its cache says".to_owned())),
-    }
-}
-
-struct Tee<'a, R>(R, &'a mut DigestWriter<io::Sink>);
-
-impl<R: Read> Read for Tee<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.0.read(buffer)?;
-        io::Write::write_all(self.1, buffer.get(..n).unwrap_or_default())?;
-        Ok(n)
     }
 }
 

@@ -3,11 +3,10 @@
 //! Every build notes digests of its steps' inputs by their names, never the values: a build argument may be a secret all the same.
 
 use crate::cache::key::Inputs;
-use crate::sealed;
-use roadstead_registry_client::Digest;
+use crate::notes::Note;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// Changes when the meaning of the file does.
@@ -23,8 +22,7 @@ type Steps = BTreeMap<String, Inputs>;
 /// What a build before had for inputs, and what this one has.
 #[derive(Debug, Default)]
 pub struct Explain {
-    file: Option<PathBuf>,
-    owner: String,
+    note: Option<Note>,
     before: Steps,
     now: Mutex<Steps>,
     /// Whether it is told.
@@ -35,12 +33,10 @@ impl Explain {
     /// Reads what the last build of the same kind had, which `build` names: its context, Dockerfile and target.
     #[must_use]
     pub fn open(dir: &Path, build: &str, speaks: bool) -> Self {
-        let owner = Digest::of(build.as_bytes()).hex().to_owned();
-        let file = dir.join(&owner);
-        let before = read(&file, &owner).unwrap_or_default();
+        let note = Note::new(dir, FORM, build.as_bytes(), MAX_FILE);
+        let before = note.read().unwrap_or_default();
         Self {
-            file: Some(file),
-            owner,
+            note: Some(note),
             before,
             now: Mutex::default(),
             speaks,
@@ -97,26 +93,11 @@ impl Explain {
     /// When the file cannot be written.
     pub fn save(&self) -> io::Result<()> {
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(file) = self.file.as_ref().filter(|_| *now != self.before && !now.is_empty()) else {
-            return Ok(());
-        };
-        if let Some(dir) = file.parent() {
-            std::fs::create_dir_all(dir)?;
+        match &self.note {
+            Some(note) if *now != self.before && !now.is_empty() => note.write(&*now),
+            _ => Ok(()),
         }
-        let content = serde_json::to_vec(&*now).map_err(io::Error::other)?;
-        let part = file.with_extension(format!("{}.part", std::process::id()));
-        let written = std::fs::write(&part, sealed::seal(FORM, &self.owner, &content))
-            .and_then(|()| std::fs::rename(&part, file));
-        written.inspect_err(|_| drop(std::fs::remove_file(&part)))
     }
-}
-
-fn read(file: &Path, owner: &str) -> Option<Steps> {
-    if std::fs::metadata(file).ok()?.len() > MAX_FILE {
-        return None;
-    }
-    let bytes = std::fs::read(file).ok()?;
-    serde_json::from_slice(sealed::open(FORM, owner, &bytes)?).ok()
 }
 
 /// Names an input as users know it.

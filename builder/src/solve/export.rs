@@ -73,7 +73,7 @@ async fn layers(tools: &Arc<Tools>, one: &BuiltPlatform, form: &Form, cancel: &C
             layers.push(blob);
             continue;
         }
-        Bases::new(cancel, &Arc::default())
+        Bases::new(cancel, &Arc::default(), &Arc::default())
             .fetch(tools, std::slice::from_ref(&blob))
             .await?;
         let (tools, layer, compression) = (Arc::clone(tools), layer.clone(), form.compression);
@@ -99,5 +99,7 @@ fn wants_another(layer: &StepLayer, blob: &Layer, form: &Form) -> bool {
 /// # Errors
 /// When a base layer cannot be fetched or unpacked.
 pub async fn unpacked(tools: &Arc<Tools>, one: &BuiltPlatform, cancel: &Cancel) -> Result<Vec<ChainId>> {
-    Bases::new(cancel, &Arc::default()).unpack(tools, &one.layers).await
+    Bases::new(cancel, &Arc::default(), &Arc::default())
+        .unpack(tools, &one.layers)
+        .await
 }

@@ -92,7 +92,7 @@ impl Attempts {
         let common = Common {
             tools: Arc::clone(&self.tools),
             request: Arc::clone(&self.request),
-            bases: Arc::new(Bases::new(&cancel, &self.lost)),
+            bases: Arc::new(Bases::new(&cancel, &self.lost, &self.request.cache_from)),
             steps: Arc::default(),
             used: Arc::default(),
             slots: Arc::new(Semaphore::new(cores.max(2))),

@@ -232,17 +232,19 @@ impl<'a> StageRun<'a> {
 
     /// Looks a step's result up in the caches of other machines.
     async fn find_elsewhere(&self, key: &Digest) -> Result<Option<Record>> {
-        let Some(found) = self.shared.request.cache_from.find(key) else {
+        let imported = &self.shared.request.cache_from;
+        let Some(record) = imported.find(key) else {
             return Ok(None);
         };
-        if self.packs
-            && let Err(error) = found.obtain(&self.shared.tools.store).await
+        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
+        if let Some(blob) = blob.filter(|_| self.packs)
+            && let Err(error) = imported.obtain(blob, &self.shared.tools.store).await
         {
             let message = format!("a cached layer cannot be had, its step runs: {error}");
             self.shared.tools.progress.warn(message);
             return Ok(None);
         }
-        self.as_wanted(key, found.record).await
+        self.as_wanted(key, record).await
     }
 
     /// Waits for another build that does the step.
@@ -297,7 +299,12 @@ impl<'a> StageRun<'a> {
             return Ok(Some(record));
         }
         if let Some(packed) = layer.packed() {
-            self.shared.bases.fetch(&self.shared.tools, &[packed]).await?;
+            match self.shared.bases.fetch(&self.shared.tools, &[packed]).await {
+                Ok(()) => {}
+                Err(error) if error.is_canceled() => return Err(error),
+                // Its download has said why.
+                Err(_) => return Ok(None),
+            }
             let repacking = self.blocking(move |shared| packing::repack(&shared.tools, &layer, compression));
             let layer = Some(repacking.await?);
             return Ok(Some(Record { layer }));

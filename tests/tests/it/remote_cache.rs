@@ -62,6 +62,30 @@ fn a_cache_in_a_registry_is_all_that_a_fresh_machine_needs() {
     }
 }
 
+/// The reason for `mode=max`: what a stage installs before its sources are copied needs not be installed again.
+#[test]
+fn files_of_other_stages_come_from_a_cache_that_has_them() {
+    let registry = Registry::start();
+    let site = site();
+    site.dockerfile(&TEXT.replacen("COPY src", "RUN echo installed > /installed\nCOPY src", 1));
+    let name = format!("{}/app:cache", registry.host());
+    let directory = site.out("cache");
+    for (place, from) in [
+        (format!("type=registry,ref={name}"), name.clone()),
+        (
+            format!("type=local,dest={}", directory.display()),
+            format!("type=local,src={}", directory.display()),
+        ),
+    ] {
+        for (mode, installs) in [("max", false), ("min", true)] {
+            site.build(&["--cache-to", &format!("{place},mode={mode}")]).good();
+            let ran = ran_after_an_edit(&site, &from);
+            let installed = ran.contains(&"RUN echo installed > /installed".to_owned());
+            assert_eq!(installed, installs, "{place} {mode}: {ran:?}");
+        }
+    }
+}
+
 #[test]
 fn blobs_of_a_cache_are_mounted_where_the_image_goes() {
     let registry = Registry::start();

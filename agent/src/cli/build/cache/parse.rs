@@ -11,31 +11,14 @@ use super::super::output::Fields;
 const FROM: &str = "cache source";
 const TO: &str = "cache target";
 
-/// Keys that belong to some type of source.
-const FROM_KEYS: &[&str] = &[
+/// Keys that belong to some type of source or target.
+const KEYS: &[&str] = &[
     "type",
     "ref",
     "src",
-    "tag",
-    "digest",
-    "bucket",
-    "region",
-    "name",
-    "prefix",
-    "blobs_prefix",
-    "manifests_prefix",
-    "endpoint_url",
-    "use_path_style",
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-];
-/// Keys that belong to some type of target.
-const TO_KEYS: &[&str] = &[
-    "type",
-    "ref",
     "dest",
     "tag",
+    "digest",
     "mode",
     "mounts",
     "ignore-error",
@@ -103,7 +86,7 @@ pub(in super::super) fn source(text: &str) -> Result<Place, String> {
     if !text.contains('=') {
         return Ok(Place::Registry(reference(text)?));
     }
-    let mut fields = Fields::read(FROM, FROM_KEYS, text)?;
+    let mut fields = Fields::read(FROM, KEYS, text)?;
     let kind = kind(&mut fields)?;
     let place = match kind.as_str() {
         "registry" => registry(&mut fields)?,
@@ -129,7 +112,7 @@ impl Target {
         if !text.contains('=') {
             return Ok(Self::plain(Place::Registry(reference(text)?)));
         }
-        let mut fields = Fields::read(TO, TO_KEYS, text)?;
+        let mut fields = Fields::read(TO, KEYS, text)?;
         let kind = kind(&mut fields)?;
         let place = match kind.as_str() {
             "inline" => Place::Inline,
