@@ -27,7 +27,7 @@ use error::{Result, TaskError};
 const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask test
        cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
-       cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests] [--binary FILE]
+       cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests|--caches] [--binary FILE]
        cargo xtask soak [--seed N] [--rounds N] [--only PART,...]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
@@ -37,7 +37,8 @@ bench  times beside BuildKit and buildah, and memory, to docs/benchmarks.md; par
        copy, and as a choice of builders: roadstead, buildkit, buildah
 conformance
        the cases of tests/conformance by roadstead and by Docker with BuildKit, images compared; with --random, random
-       Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all
+       Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all;
+       with --caches, each built cold, and again out of every kind of cache
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill,
        corrupt, together, killed-builds, docker";
 

@@ -195,6 +195,21 @@ impl Moto {
         })?;
         Ok(Self { server, port })
     }
+
+    /// Gives a program the emulator's account and nothing of a real one.
+    pub(crate) fn account<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_ECR"] {
+            command.env_remove(name);
+        }
+        command
+            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port))
+            .env("AWS_ACCESS_KEY_ID", "demo")
+            // A job's log masks it, so it is no word that a log may have anyway.
+            .env("AWS_SECRET_ACCESS_KEY", "not-a-secret-of-anyone")
+            .env("AWS_REGION", "us-east-1")
+            // boto3 goes by this one.
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! The cases lie in `tests/conformance`. Where Docker's BuildKit is older than a feature, the expected tree is written by hand from
 //! the specification.
 
+mod caches;
 mod case;
 mod compare;
+mod digests;
 mod generate;
 mod image;
 mod options;
@@ -13,7 +15,6 @@ mod random;
 mod table;
 mod workshop;
 
-use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Result, TaskError};
@@ -65,7 +66,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         return Ok(());
     }
     if options.digests {
-        return same_digests(&workshop, &cases, &directory);
+        return digests::run(&workshop, &cases, &directory);
+    }
+    if options.caches {
+        return caches::run(&workshop, &cases, &directory);
     }
     if let Some(count) = options.random {
         return random::run(&workshop, count, options.seed);
@@ -156,30 +160,4 @@ fn verdict(workshop: &Workshop, case: &Case) -> Result<Verdict> {
         make_empty(&directory)?;
     }
     Ok(verdict)
-}
-
-/// Builds each case on fresh caches, with one thread and with all.
-fn same_digests(workshop: &Workshop, cases: &[Case], directory: &std::path::Path) -> Result<()> {
-    let mut wrong: Vec<String> = Vec::new();
-    let good: Vec<&Case> = cases.iter().filter(|case| case.fails.is_none()).collect();
-    for case in &good {
-        let place: PathBuf = workshop.prepare(case)?;
-        let one = workshop.digest(case, &place, "one", true)?;
-        let all = workshop.digest(case, &place, "all", false)?;
-        let same = one == all;
-        println!("{} {} {one}", if same { "same   " } else { "DIFFERS" }, case.name);
-        if !same {
-            wrong.push(format!("{} (see {})", case.name, place.display()));
-        }
-    }
-    println!(
-        "{} cases built twice below {}: {} with other digests",
-        good.len(),
-        directory.display(),
-        wrong.len()
-    );
-    match wrong.is_empty() {
-        true => Ok(()),
-        false => Err(TaskError::new(format!("digests differ: {}", wrong.join(", ")))),
-    }
 }

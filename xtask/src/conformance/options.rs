@@ -16,6 +16,8 @@ pub(super) struct Options {
     pub(super) seed: u64,
     /// Compare digests of two builds in place of images of two builders.
     pub(super) digests: bool,
+    /// Compare digests of builds out of every kind of cache with those of cold builds.
+    pub(super) caches: bool,
     pub(super) binary: Option<PathBuf>,
 }
 
@@ -27,9 +29,16 @@ impl Options {
         };
         let mut rest = arguments.iter();
         while let Some(option) = rest.next() {
-            if *option == "--digests" {
-                options.digests = true;
-                continue;
+            match *option {
+                "--digests" => {
+                    options.digests = true;
+                    continue;
+                }
+                "--caches" => {
+                    options.caches = true;
+                    continue;
+                }
+                _ => {}
             }
             let value = *rest
                 .next()
@@ -57,8 +66,10 @@ mod tests {
 
     #[test]
     fn options_and_mistakes() {
-        let options = Options::parse(&["--random", "9", "--digests", "--seed", "3", "--only", "a,b"]).unwrap();
-        assert_eq!((options.random, options.seed, options.digests), (Some(9), 3, true));
+        let options =
+            Options::parse(&["--random", "9", "--digests", "--caches", "--seed", "3", "--only", "a,b"]).unwrap();
+        assert_eq!((options.random, options.seed), (Some(9), 3));
+        assert!(options.digests && options.caches);
         assert_eq!(options.only.as_deref(), Some("a,b"));
         for wrong in [&["--random", "0"][..], &["--seed"], &["--seed", "x"], &["--fast", "1"]] {
             assert!(Options::parse(wrong).is_err(), "{wrong:?}");

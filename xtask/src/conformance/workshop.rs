@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
-use crate::command::{capture, program, read_lossy, run};
+use crate::command::{capture, logged, program, read_lossy, run};
 use crate::error::{Result, TaskError};
 use crate::oracle::Docker;
 use crate::server::{Server, free_port};
@@ -212,31 +212,44 @@ impl Workshop {
         Ok(())
     }
 
-    /// Builds a case on a cache of its own, by one thread or by as many as there are cores, and gives the digest of the layout: that
-    /// of manifest, config and layers as a registry would get them.
-    pub(super) fn digest(&self, case: &Case, directory: &Path, name: &str, one_thread: bool) -> Result<String> {
+    /// Makes a data directory of this name that holds the base images and nothing else.
+    pub(super) fn fresh_data(&self, directory: &Path, name: &str) -> Result<PathBuf> {
         let data = directory.join(name);
-        capture(program("cp").arg("--archive").arg(self.seed()?).arg(&data))?;
-        let mut command = match one_thread {
-            true => {
-                let mut command = program("taskset");
-                command.args(["-c", "0"]).arg(&self.roadstead);
-                command
-            }
-            false => program(&self.roadstead),
-        };
-        self.at_home(&mut command, &data);
-        let layout = directory.join(format!("{name}.tar"));
-        command.args(["build", "--quiet", "-o"]);
-        command.arg(format!("type=oci,dest={}", layout.display()));
-        command.args(self.flags(case)).current_dir(directory);
-        if !has_context(case) {
-            command.arg("context");
-        }
-        capture(&mut command)?;
-        let digest = capture(program("sha256sum").arg(&layout))?;
         make_empty(&data)?;
-        Ok(digest.split_whitespace().next().unwrap_or_default().to_owned())
+        std::fs::remove_dir(&data).map_err(TaskError::at("remove", &data))?;
+        capture(program("cp").arg("--archive").arg(self.seed()?).arg(&data))?;
+        Ok(data)
+    }
+
+    /// Builds a case with this data by `build`, which runs roadstead, and what more is said; gives the digest of the layout, that of
+    /// manifest, config and layers as a registry would get them, and what the build printed.
+    pub(super) fn digest(
+        &self,
+        case: &Case,
+        data: &Path,
+        mut build: Command,
+        more: &[String],
+    ) -> Result<(String, String)> {
+        self.at_home(&mut build, data);
+        let [layout, log] = ["layout.tar", "log"].map(|ending| data.with_extension(ending));
+        build.args(["build", "--progress", "plain", "-o"]);
+        build.arg(format!("type=oci,dest={}", layout.display()));
+        build.args(more).args(self.flags(case));
+        if let Some(directory) = data.parent() {
+            build.current_dir(directory);
+        }
+        if !has_context(case) {
+            build.arg("context");
+        }
+        logged(&mut build, &log)?;
+        let digest = capture(program("sha256sum").arg(&layout))?;
+        let digest = digest.split_whitespace().next().unwrap_or_default();
+        Ok((digest.to_owned(), read_lossy(&log)))
+    }
+
+    /// The program that is under test.
+    pub(super) fn binary(&self) -> &Path {
+        &self.roadstead
     }
 
     /// A data directory that holds the base images and nothing else.

@@ -52,7 +52,7 @@ impl Site {
         make(&directory)?;
         let moto = Moto::start(programs, &directory.join("moto.log"))?;
         let mut prepare = program(programs.join("python"));
-        let login = capture(aws(&mut prepare, moto.port).args(["-c", PREPARE_ACCOUNT]))?
+        let login = capture(moto.account(&mut prepare).args(["-c", PREPARE_ACCOUNT]))?
             .trim()
             .to_owned();
         let [ecr, mirror, config] = ["ecr", "mirror", "config"].map(|name| directory.join(name));
@@ -91,7 +91,8 @@ impl Site {
     /// Prepares `roadstead` with this site's configuration, data and AWS account.
     pub(super) fn roadstead(&self) -> Command {
         let mut command = program(&self.binary);
-        aws(&mut command, self.moto.port)
+        self.moto
+            .account(&mut command)
             .env("ROADSTEAD_DATA", self.path("data"))
             .env("ROADSTEAD_CONFIG", self.path("config"))
             // No login of the person at the terminal takes part.
@@ -112,21 +113,6 @@ impl Site {
     pub(super) fn servers(&self) -> [u32; 3] {
         [self.ecr.server.id(), self.mirror.server.id(), self.moto.server.id()]
     }
-}
-
-/// Gives a program the emulator's account and nothing of a real one.
-fn aws(command: &mut Command, port: u16) -> &mut Command {
-    for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_ECR"] {
-        command.env_remove(name);
-    }
-    command
-        .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
-        .env("AWS_ACCESS_KEY_ID", "demo")
-        // The job's log masks it, so it is no word that a log may have anyway.
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret-of-anyone")
-        .env("AWS_REGION", "us-east-1")
-        // boto3 goes by this one.
-        .env("AWS_DEFAULT_REGION", "us-east-1")
 }
 
 fn write_config(directory: &Path, registries: &[(&str, String)]) -> Result<()> {
