@@ -11,6 +11,7 @@ mod bench;
 mod command;
 mod conformance;
 mod demo;
+mod draw;
 mod error;
 mod http;
 mod oracle;
@@ -40,7 +41,7 @@ conformance
        Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all;
        with --caches, each built cold, and again out of every kind of cache
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill,
-       corrupt, together, killed-builds, docker";
+       corrupt, together, killed-builds, killed-w1, docker";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -38,14 +38,14 @@ impl Builder {
 
 /// What lasts over all turns.
 #[derive(Debug)]
-pub(super) struct Workshop {
+pub(crate) struct Workshop {
     /// What is made once and kept: the base, Docker's root.
-    pub(super) directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// What the turns write. It goes only when all is measured: ext4 looks at each file deleted in the last minutes before it
     /// makes one, so that a turn would pay for the files of the turn before it. Turns with few large files go at once.
-    pub(super) turns: PathBuf,
+    pub(crate) turns: PathBuf,
     /// The binary that is measured.
-    pub(super) roadstead: PathBuf,
+    pub(crate) roadstead: PathBuf,
 }
 
 /// What is built.
@@ -104,7 +104,7 @@ impl Workshop {
     }
 
     /// Prepares roadstead with data of its own and no settings.
-    pub(super) fn roadstead(&self, data: &Path) -> Command {
+    pub(crate) fn roadstead(&self, data: &Path) -> Command {
         let mut command = program(&self.roadstead);
         Self::settle(&mut command, data);
         command

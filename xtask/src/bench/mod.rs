@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: how long builds take beside other builders, and how much memory.
 
-mod builders;
+pub(crate) mod builders;
 mod copying;
 mod counter;
 mod growth;
@@ -16,11 +16,11 @@ mod peaks;
 mod project;
 mod race;
 mod report;
-mod seeds;
+pub(crate) mod seeds;
 mod small_files;
 mod stages;
 mod startup;
-mod workload;
+pub(crate) mod workload;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use crate::workspace::{make_empty, write};
 use super::builders::Workshop;
 
 /// The base of W1, W3 and W5 in its registry.
-pub(super) const DEBIAN: &str = "debian:w1";
+pub(crate) const DEBIAN: &str = "debian:w1";
 
 /// Debian 12 by mmdebstrap, made once.
 pub(super) fn debian_archive(workshop: &Workshop) -> Result<PathBuf> {
@@ -32,7 +32,7 @@ pub(super) fn debian_archive(workshop: &Workshop) -> Result<PathBuf> {
 }
 
 /// The data of a registry that holds [`DEBIAN`]. Made anew in each bench, by the binary that is measured.
-pub(super) fn debian(workshop: &Workshop) -> Result<PathBuf> {
+pub(crate) fn debian(workshop: &Workshop) -> Result<PathBuf> {
     let data = workshop.turns.join("seed-debian/data");
     if data.exists() {
         return Ok(data);

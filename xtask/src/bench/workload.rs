@@ -124,7 +124,7 @@ fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// Makes W1's context and checks that it is what every other run had.
-pub(super) fn make_w1(directory: &Path) -> Result<()> {
+pub(crate) fn make_w1(directory: &Path) -> Result<()> {
     make_empty(directory)?;
     let generator = Generator::new();
     let (mut total, mut checksum) = (0, FNV_START);
@@ -147,7 +147,7 @@ pub(super) fn make_w1(directory: &Path) -> Result<()> {
 }
 
 /// Appends a line to one of W1's files.
-pub(super) fn edit(directory: &Path) -> Result<()> {
+pub(crate) fn edit(directory: &Path) -> Result<()> {
     let path = directory.join(relative_path(EDITED));
     let file = OpenOptions::new().append(true).open(&path);
     let written = file.and_then(|mut file| file.write_all(b"// edited\n"));
@@ -155,7 +155,7 @@ pub(super) fn edit(directory: &Path) -> Result<()> {
 }
 
 /// Takes the edit back.
-pub(super) fn restore(directory: &Path) -> Result<()> {
+pub(crate) fn restore(directory: &Path) -> Result<()> {
     let path = directory.join(relative_path(EDITED));
     std::fs::write(&path, Generator::new().file(EDITED)).map_err(TaskError::at("write", &path))
 }

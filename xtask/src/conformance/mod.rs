@@ -17,6 +17,7 @@ mod workshop;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::draw::Draw;
 use crate::error::{Result, TaskError};
 use crate::oracle;
 use crate::tools::{self, Need};
@@ -83,7 +84,7 @@ fn chosen(options: &Options) -> Result<Vec<Case>> {
         cases.retain(|case| only.split(',').any(|part| case.name.contains(part)));
     }
     if let Some(sample) = options.sample {
-        let mut draw = generate::Draw::new(options.seed);
+        let mut draw = Draw::new(options.seed);
         while cases.len() > sample {
             cases.remove(draw.below(cases.len()));
         }

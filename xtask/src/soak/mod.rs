@@ -2,6 +2,7 @@
 //! needs Docker.
 
 mod docker;
+mod killed_w1;
 
 use std::process::Command;
 
@@ -18,7 +19,15 @@ const NEEDS: [Need; 4] = [
 ];
 
 /// Everything that can be asked for by `--only`.
-const PARTS: [&str; 6] = ["chaos", "kill", "corrupt", "together", "killed-builds", "docker"];
+const PARTS: [&str; 7] = [
+    "chaos",
+    "kill",
+    "corrupt",
+    "together",
+    "killed-builds",
+    "killed-w1",
+    "docker",
+];
 
 /// A part that is a test: where it is, and how often it draws when nobody says.
 #[derive(Debug, Clone, Copy)]
@@ -112,9 +121,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     tools::install(&NEEDS)?;
     for part in &options.parts {
         println!("==> {part}");
-        match drawn(part) {
-            Some(drawn) => run_command(&mut command(drawn, &options))?,
-            None => docker::run()?,
+        match (drawn(part), *part) {
+            (Some(drawn), _) => run_command(&mut command(drawn, &options))?,
+            (None, "killed-w1") => killed_w1::run(options.rounds, options.seed)?,
+            (None, _) => docker::run()?,
         }
     }
     Ok(())
@@ -155,7 +165,11 @@ mod tests {
         );
         let options = Options::parse(&["--only", "chaos", "--rounds", "7", "--seed", "18446744073709551615"]).unwrap();
         assert_eq!((options.rounds, options.seed), (Some(7), Some(u64::MAX)));
-        assert!(PARTS.iter().all(|part| drawn(part).is_some() || *part == "docker"));
+        assert!(
+            PARTS
+                .iter()
+                .all(|part| drawn(part).is_some() || ["killed-w1", "docker"].contains(part))
+        );
         for wrong in [
             &["--rounds", "0"][..],
             &["--seed"],
