@@ -205,6 +205,8 @@ impl<'a> StageRun<'a> {
         self.keys.push(key.clone());
         let is_asked = self.is_asked();
         let mut found = match &*step {
+            // The stage that has found it elsewhere may have needed its digest only.
+            Some(record) if !self.is_obtained(record).await => None,
             Some(record) => self.as_wanted(key, record.clone()).await?,
             None if is_asked => self.known(key).await?,
             None => None,
@@ -232,19 +234,23 @@ impl<'a> StageRun<'a> {
 
     /// Looks a step's result up in the caches of other machines.
     async fn find_elsewhere(&self, key: &Digest) -> Result<Option<Record>> {
-        let imported = &self.shared.request.cache_from;
-        let Some(record) = imported.find(key) else {
-            return Ok(None);
-        };
-        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
-        if let Some(blob) = blob.filter(|_| self.packs)
-            && let Err(error) = imported.obtain(blob, &self.shared.tools.store).await
-        {
-            let message = format!("a cached layer cannot be had, its step runs: {error}");
-            self.shared.tools.progress.warn(message);
-            return Ok(None);
+        match self.shared.request.cache_from.find(key) {
+            Some(record) if self.is_obtained(&record).await => self.as_wanted(key, record).await,
+            _ => Ok(None),
         }
-        self.as_wanted(key, record).await
+    }
+
+    /// Sees to it that the blob of a step's result can be had, if an image will hold it. Tells whether it can.
+    async fn is_obtained(&self, record: &Record) -> bool {
+        let blob = record.layer.as_ref().and_then(|layer| layer.descriptor.as_ref());
+        let Some(blob) = blob.filter(|_| self.packs) else {
+            return true;
+        };
+        let obtaining = self.shared.request.cache_from.obtain(blob, &self.shared.tools.store);
+        let Err(error) = obtaining.await else { return true };
+        let message = format!("a cached layer cannot be had, its step runs: {error}");
+        self.shared.tools.progress.warn(message);
+        false
     }
 
     /// Waits for another build that does the step.

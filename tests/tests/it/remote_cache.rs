@@ -86,6 +86,25 @@ fn files_of_other_stages_come_from_a_cache_that_has_them() {
     }
 }
 
+/// A stage that no image holds may find the step first, and needs no more than its digest.
+#[test]
+fn a_layer_that_two_stages_share_is_had_for_the_image() {
+    let registry = Registry::start();
+    let site = site();
+    site.dockerfile(
+        "FROM base AS one\nCOPY src /src\nRUN wc -c /src/* > /one\nFROM base\nCOPY src /src\nCOPY --from=one /one /one\n",
+    );
+    let image = format!("{}/app:1", registry.host());
+    site.build(&["-t", &image, "--push", "--cache-to", "type=inline"])
+        .good();
+    site.build(&["-t", "result"]).good();
+    for round in 0..8 {
+        let archive = site.out(&format!("{round}.tar"));
+        let output = format!("type=oci,dest={}", archive.display());
+        assert_eq!(ran_elsewhere(&site, &image, &["-o", &output]), [""; 0], "{round}");
+    }
+}
+
 #[test]
 fn blobs_of_a_cache_are_mounted_where_the_image_goes() {
     let registry = Registry::start();

@@ -9,7 +9,7 @@ use crate::server::{Moto, Registry};
 use crate::tools;
 use crate::workspace::make_empty;
 
-use super::case::Case;
+use super::case::{Case, RUNS_AGAIN};
 use super::workshop::Workshop;
 
 const BUCKET: &str = "caches";
@@ -41,9 +41,15 @@ pub(super) fn run(workshop: &Workshop, cases: &[Case], directory: &Path) -> Resu
     let (mut wrong, mut builds) = (Vec::new(), 0);
     for case in &good {
         let place = workshop.prepare(case)?;
-        let (cold, warm) = build_all(workshop, &places, case, &place)?;
-        builds += 1 + warm.len();
-        let faults = faults(case, &cold, &warm);
+        // A build that fails out of a cache is a finding about this case alone.
+        let (cold, faults) = match build_all(workshop, &places, case, &place) {
+            Ok((cold, warm)) => {
+                builds += 1 + warm.len();
+                let faults = faults(case, &cold, &warm);
+                (cold, faults)
+            }
+            Err(error) => ("-".to_owned(), vec![error.to_string()]),
+        };
         println!(
             "{} {} {cold}",
             if faults.is_empty() { "same   " } else { "DIFFERS" },
@@ -137,10 +143,8 @@ fn build_all(workshop: &Workshop, places: &Places, case: &Case, directory: &Path
 
 /// What is not as it should be.
 fn faults(case: &Case, cold: &str, warm: &[Build]) -> Vec<String> {
-    let runs_again = case
-        .flags
-        .iter()
-        .any(|flag| RUN_AGAIN.contains(&flag.split('=').next().unwrap_or_default()));
+    let mut flags = case.flags.iter().map(|flag| flag.split('=').next().unwrap_or_default());
+    let runs_again = flags.any(|flag| RUN_AGAIN.contains(&flag)) || case.reason(RUNS_AGAIN).is_some();
     let mut faults = Vec::new();
     for build in warm {
         if build.digest != cold {

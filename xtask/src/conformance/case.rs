@@ -10,13 +10,16 @@
 //! | `fails` | the build fails, and roadstead's message has all of these lines |
 //! | `tree` | the oracle is too old: the expected entries upon the base, as `Image::entries` shows them |
 //! | `config` | the same for the config: the values that must be there, and of `created image` and `created NN` the times |
-//! | `unlike` | `what => why`: differences from the oracle that are meant |
+//! | `unlike` | `what => why`: differences from the oracle that are meant; `runs again => why`: commands that no cache can spare |
 //!
 //! `@HTTP@` and `@GIT@` stand for the addresses of the servers that show the files below `served`.
 
 use std::path::Path;
 
 use crate::error::{Result, TaskError};
+
+/// Said of a case whose commands depend on what is another one each time.
+pub(super) const RUNS_AGAIN: &str = "runs again";
 
 /// One Dockerfile with all that belongs to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
