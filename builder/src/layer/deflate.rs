@@ -32,10 +32,14 @@ pub(super) fn make_joinable(stream: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// What a symbol takes of the stream: the bits of its code and those that follow, and whether a distance comes next or the block ends.
+/// What a symbol, or two after each other, take of the stream.
 #[derive(Debug, Clone, Copy, Default)]
 struct Step {
+    /// The bits of the code; none is no code.
+    code: u8,
+    /// The bits of the code and those that follow.
     bits: u8,
+    /// Whether a distance comes next or the block ends.
     next: Next,
 }
 
@@ -55,46 +59,60 @@ struct Code {
 }
 
 impl Code {
-    /// Makes the table out of the lengths of all codes; `step` says what follows a symbol's code.
-    fn new(lengths: &[u8], step: impl Fn(usize) -> Step) -> Option<Self> {
+    /// Makes the table out of the lengths of all codes; `what` says how many bits follow a symbol's code, and what comes then.
+    fn new(lengths: &[u8], what: impl Fn(usize) -> (u8, Next)) -> Option<Self> {
         let longest = lengths.iter().copied().max().filter(|longest| *longest > 0)?;
         let size = 1usize << longest;
         let mut steps = vec![Step::default(); size];
-        let mut code = 0usize;
-        for length in 1..=longest {
-            for (symbol, _) in lengths.iter().enumerate().filter(|(_, own)| **own == length) {
-                let mut step = step(symbol);
-                step.bits += length;
+        let mut value = 0usize;
+        for code in 1..=longest {
+            for (symbol, _) in lengths.iter().enumerate().filter(|(_, own)| **own == code) {
+                let (more, next) = what(symbol);
+                let bits = code + more;
                 // Codes are written with their highest bit first.
-                let first = code.reverse_bits() >> (usize::BITS - u32::from(length));
-                for at in (first..size).step_by(1 << length) {
-                    *steps.get_mut(at)? = step;
+                let first = value.reverse_bits() >> (usize::BITS - u32::from(code));
+                for at in (first..size).step_by(1 << code) {
+                    *steps.get_mut(at)? = Step { code, bits, next };
                 }
-                code += 1;
+                value += 1;
             }
-            code <<= 1;
+            value <<= 1;
         }
         Some(Self { steps, mask: size - 1 })
     }
 
     fn literals(lengths: &[u8]) -> Option<Self> {
-        Self::new(lengths, |symbol| match symbol.checked_sub(END + 1) {
-            Some(length) => Step {
-                bits: LENGTH_EXTRA.get(length).copied().unwrap_or_default(),
-                next: Next::Distance,
+        let single = Self::new(lengths, |symbol| match symbol.checked_sub(END + 1) {
+            Some(length) => (LENGTH_EXTRA.get(length).copied().unwrap_or_default(), Next::Distance),
+            None if symbol == END => (0, Next::End),
+            None => (0, Next::Symbol),
+        })?;
+        let together = (0..single.steps.len()).map(|at| single.two(at));
+        let steps = together.collect::<Option<_>>()?;
+        Some(Self { steps, ..single })
+    }
+
+    /// Takes a literal and what follows it as one, where the code of both is within the table's bits.
+    fn two(&self, at: usize) -> Option<Step> {
+        let first = *self.steps.get(at)?;
+        if first.code == 0 || first.next != Next::Symbol {
+            return Some(first);
+        }
+        let second = *self.steps.get(at >> first.code)?;
+        let code = first.code + second.code;
+        Some(match second.code > 0 && self.mask >> code.saturating_sub(1) > 0 {
+            true => Step {
+                code,
+                bits: first.bits + second.bits,
+                next: second.next,
             },
-            None if symbol == END => Step {
-                bits: 0,
-                next: Next::End,
-            },
-            None => Step::default(),
+            false => first,
         })
     }
 
     fn distances(lengths: &[u8]) -> Option<Self> {
-        Self::new(lengths, |symbol| Step {
-            bits: DISTANCE_EXTRA.get(symbol).copied().unwrap_or_default(),
-            next: Next::Symbol,
+        Self::new(lengths, |symbol| {
+            (DISTANCE_EXTRA.get(symbol).copied().unwrap_or_default(), Next::Symbol)
         })
     }
 }
@@ -213,9 +231,9 @@ impl<'a> Walk<'a> {
         let end = self.stream.len() * 8;
         while self.at <= end {
             let mut bits = self.peek();
-            // A code and what follows it take at most 20 bits, with a distance 48: one look is enough for either.
+            // Two codes within the table's 15 bits and what follows the second take at most 20, with a distance 48: one look is enough.
             let step = literals.steps.get(usize::try_from(bits).ok()? & literals.mask)?;
-            if step.bits == 0 {
+            if step.code == 0 {
                 return None;
             }
             self.at += usize::from(step.bits);
@@ -226,7 +244,7 @@ impl<'a> Walk<'a> {
                     bits >>= step.bits;
                     let distances = distances?;
                     let step = distances.steps.get(usize::try_from(bits).ok()? & distances.mask)?;
-                    if step.bits == 0 {
+                    if step.code == 0 {
                         return None;
                     }
                     self.at += usize::from(step.bits);

@@ -31,6 +31,19 @@ pub struct Target<'a> {
     pub becomes: bool,
     /// How much is taken from an archive.
     pub limits: Limits,
+    /// Times later than this, in seconds since 1970, become it, and all are whole seconds: as a layer will have them. Without it they
+    /// stay as they are.
+    pub epoch: Option<i64>,
+}
+
+impl Target<'_> {
+    fn set_time(&self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<()> {
+        let (seconds, nanoseconds) = match self.epoch {
+            Some(epoch) => (entry.mtime.min(epoch), 0),
+            None => (entry.mtime, entry.mtime_nanoseconds),
+        };
+        Ok(dir.set_mtime(name, seconds, nanoseconds)?)
+    }
 }
 
 /// Holds `--chmod`: an octal mode, or symbolic clauses such as `u+x,go=r`.
@@ -455,7 +468,7 @@ impl Copier<'_> {
                 dir.set_xattr(name, &key, &value)?;
             }
         }
-        Ok(dir.set_mtime(name, entry.mtime, entry.mtime_nanoseconds)?)
+        self.target.set_time(dir, name, entry)
     }
 
     /// Sets the times of nested directories last, since every file made in them changed them.
@@ -469,11 +482,8 @@ impl Copier<'_> {
             .filter(|e| e.file_type == FileType::Directory)
         {
             let dir = self.inside(base, entry.relative.parent().unwrap_or(Path::new("")))?;
-            dir.set_mtime(
-                entry.relative.file_name().unwrap_or_default(),
-                entry.mtime,
-                entry.mtime_nanoseconds,
-            )?;
+            let name = entry.relative.file_name().unwrap_or_default();
+            self.target.set_time(&dir, name, entry)?;
         }
         Ok(())
     }

@@ -220,6 +220,7 @@ impl StageRun<'_> {
                 unpack,
                 becomes,
                 limits: layers.limits(),
+                epoch: Some(shared.epoch),
             };
             for source in &sources.opened {
                 copy::copy(&source.tree, &source.selected, &target(source.unpack, source.becomes))?;

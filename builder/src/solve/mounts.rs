@@ -379,6 +379,7 @@ fn copy_into(tree: &Tree, selected: &[Selected], directory: &Path) -> Result<()>
         unpack: false,
         becomes: false,
         limits: Limits::NONE,
+        epoch: None,
     };
     Ok(copy::copy(tree, selected, &target)?)
 }
