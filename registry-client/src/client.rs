@@ -19,10 +19,10 @@ use crate::options::ClientOptions;
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::pull::{self, Resolved};
-use crate::push::{self, PushedHow, Spool};
+use crate::push::{self, PushedHow};
 use crate::reference::Reference;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Growing, Store};
 use crate::tags;
 use crate::transport::{Payload, Request, Transport};
 
@@ -182,28 +182,22 @@ impl Client {
         self.target(repository).blob(descriptor, &source, progress).await
     }
 
-    /// Sends content of unknown digest and size while it is being made. Returns its descriptor.
+    /// Sends a blob of the store while it is being written, and says what it has become.
     ///
-    /// `content` is sent as it comes, and kept by `spool` in case it must be sent again.
+    /// A small blob, and one for a host that takes blobs in parts only, is sent when it has ended; so is one whose upload broke.
     ///
     /// # Errors
-    /// As for [`Client::push_blob`]; `SpoolExceeded` when the upload broke after more had been sent than is kept.
-    pub async fn push_stream(
+    /// As for [`Client::push_blob`]; `Stopped` when the blob was given up.
+    pub async fn push_growing(
         &self,
         repository: &Reference,
         media_type: &str,
-        content: BlobStream<'_>,
-        spool: Spool,
+        growing: Growing,
+        store: &Store,
         progress: &dyn Progress,
     ) -> Result<Descriptor> {
-        Box::pin(push::push_stream(
-            &self.target(repository),
-            media_type,
-            content,
-            spool,
-            progress,
-        ))
-        .await
+        let target = self.target(repository);
+        Box::pin(push::push_growing(&target, media_type, growing, store, progress)).await
     }
 
     /// Sends an image or index of the store under a name: blobs first, the named manifest last. Returns its digest.

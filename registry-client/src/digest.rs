@@ -142,6 +142,11 @@ impl<W: io::Write> DigestWriter<W> {
         self.written
     }
 
+    /// Returns the inner writer.
+    pub fn get_ref(&self) -> &W {
+        &self.inner
+    }
+
     /// Returns the inner writer, the digest and the number of bytes. Does not flush.
     pub fn finish(self) -> (W, Digest, u64) {
         (

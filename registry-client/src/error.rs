@@ -251,16 +251,6 @@ pub enum RegistryError {
         /// What the registry said.
         detail: String,
     },
-    /// Content that was sent while it was made cannot be sent again.
-    #[error("{operation} failed and cannot be repeated: more than the {limit} bytes that are kept had been sent")]
-    SpoolExceeded {
-        /// What was being done.
-        operation: String,
-        /// What is kept, in bytes.
-        limit: u64,
-        /// What failed.
-        source: Box<Self>,
-    },
     /// A call of Amazon ECR's API failed.
     #[error("cannot {operation}: {message}")]
     EcrCall {

@@ -93,39 +93,19 @@ impl FileSection {
     /// Reads the part on a thread of its own, a few pieces ahead.
     pub(crate) fn stream(self) -> BlobStream<'static> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut reader = Reader::new(self);
         // Not awaited: it ends with the part, or when nobody receives any more.
-        drop(tokio::task::spawn_blocking(move || self.read_all(&sender)));
+        drop(tokio::task::spawn_blocking(move || {
+            while let Some(piece) = reader.next().transpose() {
+                let is_last = piece.is_err();
+                if sender.blocking_send(piece).is_err() || is_last {
+                    return;
+                }
+            }
+        }));
         Box::pin(futures_util::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|piece| (piece, receiver))
         }))
-    }
-
-    fn read_all(&self, sender: &mpsc::Sender<Result<Bytes>>) {
-        let mut direct = None;
-        let mut position = 0;
-        while position < self.length {
-            // What was written straight to the device is not in the page cache, and need not go there.
-            if position == CACHED {
-                direct = self.open_direct();
-            }
-            let size = if direct.is_some() {
-                DIRECT_PIECE_SIZE
-            } else {
-                PIECE_SIZE
-            };
-            let length = usize::try_from(size.min(self.length - position)).unwrap_or(usize::MAX);
-            let piece = match &direct {
-                Some(file) => {
-                    read_direct(file, self.start + position, length).or_else(|_| self.piece(position, length))
-                }
-                None => self.piece(position, length),
-            };
-            let is_last = piece.is_err();
-            if sender.blocking_send(piece).is_err() || is_last {
-                return;
-            }
-            position += length as u64;
-        }
     }
 
     fn piece(&self, position: u64, length: usize) -> Result<Bytes> {
@@ -142,6 +122,60 @@ impl FileSection {
         let flags = OFlags::DIRECT.bits().cast_signed();
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         File::options().read(true).custom_flags(flags).open(path).ok()
+    }
+}
+
+/// Reads a part from its beginning on.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    section: FileSection,
+    position: u64,
+    /// The same file, past the page cache.
+    direct: Option<File>,
+}
+
+impl Reader {
+    pub(crate) fn new(section: FileSection) -> Self {
+        Self {
+            section,
+            position: 0,
+            direct: None,
+        }
+    }
+
+    /// Has the part end later: its file has grown.
+    pub(crate) fn grow(&mut self, length: u64) {
+        self.section.length = length;
+    }
+
+    /// How much was read.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Reads on; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>> {
+        let (position, left) = (self.position, self.section.length.saturating_sub(self.position));
+        if left == 0 {
+            return Ok(None);
+        }
+        // What was written straight to the device is not in the page cache, and need not go there.
+        if position == CACHED {
+            self.direct = self.section.open_direct();
+        }
+        let size = if self.direct.is_some() {
+            DIRECT_PIECE_SIZE
+        } else {
+            PIECE_SIZE
+        };
+        let length = usize::try_from(size.min(left)).unwrap_or(usize::MAX);
+        let piece = match &self.direct {
+            Some(file) => read_direct(file, self.section.start + position, length)
+                .or_else(|_| self.section.piece(position, length)),
+            None => self.section.piece(position, length),
+        }?;
+        self.position += length as u64;
+        Ok(Some(piece))
     }
 }
 

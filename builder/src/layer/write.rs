@@ -3,7 +3,7 @@
 use super::compress::Compressor;
 use super::compression::Compression;
 use super::tar::TarWriter;
-use roadstead_registry_client::{BlobWriter, Descriptor, Digest, DigestWriter, Store};
+use roadstead_registry_client::{BlobWriter, Descriptor, Digest, DigestWriter};
 use std::io::{self, BufWriter, Write};
 
 /// Names a layer by both of its digests.
@@ -78,12 +78,11 @@ impl Write for Output {
 }
 
 impl LayerWriter {
-    /// Begins a layer whose blob goes to `store`.
+    /// Begins a layer that goes into `blob`.
     ///
     /// # Errors
-    /// When the store cannot be written.
-    pub fn new(store: &Store, compression: Compression) -> io::Result<Self> {
-        let blob = store.writer().map_err(io::Error::other)?;
+    /// When the blob cannot be written.
+    pub fn new(blob: BlobWriter, compression: Compression) -> io::Result<Self> {
         let compressor = Compressor::new(blob, compression, threads())?;
         Ok(Self::to(
             Output::Blob(Box::new(DigestWriter::new(compressor))),

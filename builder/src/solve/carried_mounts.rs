@@ -88,7 +88,7 @@ pub(super) fn save(tools: &Tools, key: &Digest) -> Result<Option<StepLayer>> {
 
 fn pack(tools: &Tools, path: &Path) -> Result<StepLayer> {
     let compression = Compression::parse(Some(COMPRESSION), None).map_err(BuildError::Other)?;
-    let mut writer = LayerWriter::new(&tools.store, compression).map_err(BuildError::Layer)?;
+    let mut writer = LayerWriter::new(tools.store.writer()?, compression).map_err(BuildError::Layer)?;
     let options = diff::Options {
         read_only: true,
         limits: tools.layers.limits(),

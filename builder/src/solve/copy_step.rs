@@ -202,7 +202,7 @@ impl StageRun<'_> {
         } else {
             self.chain()
         };
-        let packs = self.packs;
+        let packing = self.packing();
         self.blocking(move |shared| {
             let layers = &shared.tools.layers;
             let owner = match &plan.chown {
@@ -233,7 +233,7 @@ impl StageRun<'_> {
                 .iter()
                 .all(|source| source.tree.is_unchanged(&source.selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
-            Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], packs)?, steady))
+            Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], packing)?, steady))
         })
         .await
     }

@@ -42,7 +42,7 @@ pub use named::{Named, NamedContexts};
 pub use platforms::{build, is_index};
 pub use run_options::{Host, RunOptions};
 pub use secret::{MAX_SECRET, Secret};
-pub use shared::{Built, BuiltPlatform, LayerHook, Request};
+pub use shared::{BlobHook, Built, BuiltPlatform, LayerHook, Request};
 pub use stored_base::stored_base;
 pub use tools::Tools;
 pub use used::Used;

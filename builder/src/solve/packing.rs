@@ -17,23 +17,43 @@ use crate::rootfs::overlay::{ChainId, Rootfs};
 use roadstead_registry_client::Digest;
 use std::path::PathBuf;
 
+/// What a layer's changes are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// Its digest: it lies unpacked.
+    Unpacked,
+    /// A cache, which wants its blob.
+    Cached,
+    /// An image, which may be pushed while it is made.
+    InImage,
+}
+
+/// Begins a layer that gets a blob.
+fn writer(shared: &Shared, packing: Packing) -> Result<LayerWriter> {
+    let blob = shared.tools.store.writer()?;
+    if let (Packing::InImage, Some(hook)) = (packing, &shared.request.on_blob) {
+        (hook.0)(blob.follow()?);
+    }
+    LayerWriter::new(blob, shared.request.compression).map_err(BuildError::Layer)
+}
+
 /// Writes the changes of `rootfs` as a layer upon `parent`, and keeps them unpacked when they were made upon it (`unpacked_on`).
 ///
-/// A layer that lies unpacked gets a blob only when `packs` says so: when an image will hold it, or a cache.
+/// A layer that lies unpacked gets a blob only when somebody will hold it.
 pub(super) fn keep(
     shared: &Shared,
     mut rootfs: Rootfs,
     parent: &[ChainId],
     unpacked_on: Option<&[ChainId]>,
     leave_out: &[PathBuf],
-    packs: bool,
+    packing: Packing,
 ) -> Result<Record> {
     rootfs.unmount();
     let stays_unpacked = unpacked_on.is_some() && leave_out.is_empty();
-    let writer = if stays_unpacked && !packs {
+    let writer = if stays_unpacked && packing == Packing::Unpacked {
         LayerWriter::diff_id_only()
     } else {
-        LayerWriter::new(&shared.tools.store, shared.request.compression).map_err(BuildError::Layer)?
+        writer(shared, packing)?
     };
     let changes = rootfs.changes()?;
     let Some(layer) = write_layer(shared, &changes, unpacked_on.unwrap_or_default(), leave_out, writer)? else {
@@ -71,13 +91,18 @@ fn write_layer(
 }
 
 /// Makes the blob of a layer that lies unpacked upon `chain`. One that no longer is what its record says counts as not found.
-pub(super) fn pack(shared: &Shared, chain: &[ChainId], diff_id: &Digest) -> Result<Option<StepLayer>> {
+pub(super) fn pack(
+    shared: &Shared,
+    chain: &[ChainId],
+    diff_id: &Digest,
+    packing: Packing,
+) -> Result<Option<StepLayer>> {
     let id = ChainId::of(chain.last(), diff_id);
     let unpacked = shared.tools.layers.lowers(std::slice::from_ref(&id))?;
     let Some(changes) = unpacked.first() else {
         return Ok(None);
     };
-    let writer = LayerWriter::new(&shared.tools.store, shared.request.compression).map_err(BuildError::Layer)?;
+    let writer = writer(shared, packing)?;
     Ok(write_layer(shared, changes, chain, &[], writer)?.filter(|layer| layer.diff_id == *diff_id))
 }
 

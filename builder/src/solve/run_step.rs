@@ -3,7 +3,7 @@
 use super::error::{BuildError, Result};
 use super::history;
 use super::mounts::{Ready, Wanted};
-use super::packing::keep;
+use super::packing::{Packing, keep};
 use super::shared::Shared;
 use super::step::{StageRun, end};
 use crate::beneath::{Dir, FileError, clean};
@@ -56,8 +56,8 @@ struct Task {
     user: String,
     mounts: Vec<Wanted>,
     no_network: bool,
-    /// Whether what it changes gets a blob.
-    packs: bool,
+    /// What its changes are written for.
+    packing: Packing,
 }
 
 impl StageRun<'_> {
@@ -144,7 +144,7 @@ impl StageRun<'_> {
             user: self.state.user.clone(),
             mounts: Vec::new(),
             no_network: false,
-            packs: self.packs,
+            packing: self.packing(),
         }
     }
 
@@ -233,7 +233,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     command(shared, &plan, vertex)?;
     drop(ready);
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    keep_run(shared, rootfs, chain, &made, task.packs)
+    keep_run(shared, rootfs, chain, &made, task.packing)
 }
 
 /// Puts the mounts in the order in which one can lie within another, and the builder's own files behind them.
@@ -276,7 +276,7 @@ fn keep_run(
     rootfs: crate::rootfs::overlay::Rootfs,
     chain: &[ChainId],
     made: &[PathBuf],
-    packs: bool,
+    packing: Packing,
 ) -> Result<Record> {
     let changes = rootfs.changes()?;
     let mut leave_out = Vec::new();
@@ -292,7 +292,7 @@ fn keep_run(
     drop(changes);
     // The command is over; what follows is file work like any other.
     let _slot = shared.slot()?;
-    keep(shared, rootfs, chain, Some(chain), &leave_out, packs)
+    keep(shared, rootfs, chain, Some(chain), &leave_out, packing)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {

@@ -18,7 +18,7 @@ use crate::image::config::ImageState;
 use crate::layer::compression::Compression;
 use crate::layer::write::{Layer, StepLayer};
 use crate::ssh::Agent;
-use roadstead_registry_client::Platform;
+use roadstead_registry_client::{Growing, Platform};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub struct Request {
     pub inline_cache: bool,
     /// Called for each layer of the target as soon as it is known, base layers included.
     pub on_layer: Option<LayerHook>,
+    /// Called for each layer's blob that the image will hold, while it is being written.
+    pub on_blob: Option<BlobHook>,
 }
 
 /// A function called with a finished layer.
@@ -80,6 +82,16 @@ pub struct LayerHook(pub Arc<dyn Fn(&Layer) + Send + Sync>);
 impl std::fmt::Debug for LayerHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("LayerHook")
+    }
+}
+
+/// A function called with a blob that is being written.
+#[derive(Clone)]
+pub struct BlobHook(pub Arc<dyn Fn(Growing) + Send + Sync>);
+
+impl std::fmt::Debug for BlobHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BlobHook")
     }
 }
 

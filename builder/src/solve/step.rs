@@ -3,7 +3,7 @@
 use super::bases::Base;
 use super::error::{BuildError, Result};
 use super::history;
-use super::packing::{self, keep};
+use super::packing::{self, Packing, keep};
 use super::shared::{Results, Shared, StageResult, of_step, placed};
 use super::steps::Doing;
 use super::turns::turn;
@@ -93,6 +93,15 @@ impl<'a> StageRun<'a> {
                 .map_err(|e| self.at(instruction, e))?;
         }
         Ok(self.ended())
+    }
+
+    /// What layers of this stage are written for.
+    pub(super) fn packing(&self) -> Packing {
+        match (self.in_image, self.packs) {
+            (true, _) => Packing::InImage,
+            (false, true) => Packing::Cached,
+            (false, false) => Packing::Unpacked,
+        }
     }
 
     /// Gives what the stage is so far.
@@ -317,7 +326,8 @@ impl<'a> StageRun<'a> {
         }
         // Packing reads the layers below, for which directories replaced others.
         self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
-        let packing = self.blocking(move |shared| packing::pack(&shared, &chain, &layer.diff_id));
+        let wanted = self.packing();
+        let packing = self.blocking(move |shared| packing::pack(&shared, &chain, &layer.diff_id, wanted));
         let Some(layer) = packing.await? else { return Ok(None) };
         let record = Record { layer: Some(layer) };
         packing::remember(&self.shared.tools, key, &record)?;
@@ -404,12 +414,12 @@ impl<'a> StageRun<'a> {
         make: impl FnOnce(&crate::beneath::Dir) -> Result<()> + Send + 'static,
     ) -> Result<Record> {
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
-        let packs = self.packs;
+        let packing = self.packing();
         let result = self
             .blocking(move |shared| {
                 let rootfs = shared.tools.layers.mount(&chain, None)?;
                 make(&crate::beneath::Dir::open(rootfs.path())?)?;
-                keep(&shared, rootfs, &chain, Some(&chain), &[], packs)
+                keep(&shared, rootfs, &chain, Some(&chain), &[], packing)
             })
             .await;
         end(vertex, &result);

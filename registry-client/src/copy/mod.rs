@@ -16,7 +16,6 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 pub use composed::ComposedIndex;
-pub(crate) use pour::write_all;
 pub use registry::{RegistryImage, RegistryTarget};
 pub use store::{StoreImage, StoreTarget};
 

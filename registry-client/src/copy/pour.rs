@@ -82,7 +82,7 @@ async fn receive(
 }
 
 /// Writes what comes, until nobody sends any more.
-pub(crate) fn write_all<W: Write>(mut writer: W, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<W> {
+fn write_all<W: Write>(mut writer: W, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<W> {
     while let Some(piece) = pieces.blocking_recv() {
         writer.write_all(&piece)?;
     }

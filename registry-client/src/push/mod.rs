@@ -4,21 +4,19 @@ mod chunks;
 #[cfg(feature = "ecr")]
 mod ecr_parts;
 mod feed;
+mod growing;
 mod manifests;
 mod one_patch;
 mod session;
-mod spool;
 mod strategy;
-mod stream;
 
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap};
 
+pub(crate) use growing::push_growing;
 pub(crate) use manifests::put_manifest;
 use session::Session;
-pub use spool::Spool;
 use strategy::{Job, Strategies};
-pub(crate) use stream::push_stream;
 
 use crate::copy::{ImageSource, RegistryTarget};
 use crate::error::{RegistryError, Result};

@@ -22,6 +22,10 @@ impl Strategy for OnePatch {
         "stream"
     }
 
+    fn streams(&self) -> bool {
+        true
+    }
+
     fn upload<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let transport = &job.target.transport;

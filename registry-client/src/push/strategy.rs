@@ -41,6 +41,11 @@ pub(super) trait Strategy: Send + Sync {
     /// Names the strategy in logs.
     fn name(&self) -> &'static str;
 
+    /// Whether it takes content whose size is not known before its end.
+    fn streams(&self) -> bool {
+        false
+    }
+
     /// Sends the blob from its beginning.
     fn upload<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<()>>;
 }

@@ -52,6 +52,11 @@ impl ContentFile {
         }
     }
 
+    /// Bytes that lie in the file.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Writes the rest out, and returns the file. It is not durable yet.
     ///
     /// # Errors

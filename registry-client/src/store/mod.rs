@@ -14,6 +14,7 @@
 mod check;
 pub(crate) mod claim;
 mod content_file;
+mod growing;
 mod mend;
 mod names;
 mod sources;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 pub use check::{CheckReport, Finding};
 pub use claim::Claim;
 pub(crate) use content_file::{BLOCK, CACHED};
+pub use growing::Growing;
 pub use usage::BlobUse;
 pub use writer::BlobWriter;
 

@@ -6,7 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::watch;
+
 use super::content_file::ContentFile;
+use super::growing::{Growing, State};
 use crate::digest::{Digest, DigestWriter};
 use crate::error::{RegistryError, Result};
 
@@ -22,6 +25,8 @@ pub struct BlobWriter {
     temporary: Temporary,
     /// `None` only after a commit has begun.
     output: Option<DigestWriter<ContentFile>>,
+    /// Tells those who follow how far it is.
+    state: watch::Sender<State>,
 }
 
 impl std::fmt::Debug for BlobWriter {
@@ -42,6 +47,7 @@ impl BlobWriter {
             stamps: None,
             temporary,
             output,
+            state: watch::Sender::new(State::default()),
         })
     }
 
@@ -49,6 +55,15 @@ impl BlobWriter {
     pub(super) fn stamping(mut self, ingest: &Path, checked: &Path) -> Self {
         self.stamps = Some((ingest.to_owned(), checked.to_owned()));
         self
+    }
+
+    /// Gives a view of the blob to somebody who wants it before it ends.
+    ///
+    /// # Errors
+    /// `Io` when its file cannot be opened once more.
+    pub fn follow(&self) -> Result<Growing> {
+        let file = File::open(&self.temporary.path).map_err(|error| self.failed(error))?;
+        Ok(Growing::new(file, &self.temporary.path, self.state.subscribe()))
     }
 
     /// Returns how many bytes were written.
@@ -99,6 +114,10 @@ impl BlobWriter {
         })?;
         let (content, digest, size) = output.finish();
         let file = content.finish().map_err(|error| self.failed(error))?;
+        self.state.send_modify(|state| {
+            state.written = size;
+            state.digest = Some(digest.clone());
+        });
         Ok((file, digest, size))
     }
 
@@ -109,6 +128,7 @@ impl BlobWriter {
         if let (Some((ingest, checked)), Ok(meta)) = (&self.stamps, file.metadata()) {
             super::stamps::write(ingest, &checked.join(digest.hex()), digest, &meta);
         }
+        self.state.send_modify(|state| state.published = true);
         Ok(())
     }
 
@@ -119,9 +139,16 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.output
-            .as_mut()
-            .map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), |output| output.write(buffer))
+        let output = self.output.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let count = output.write(buffer)?;
+        let written = output.get_ref().written();
+        // Those who follow are woken when there is more in the file.
+        self.state.send_if_modified(|state| {
+            let more = written > state.written;
+            state.written = written;
+            more
+        });
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -35,7 +35,7 @@ impl Drop for TestDir {
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
-    _dir: TestDir,
+    dir: TestDir,
 }
 
 /// What a client needs to reach a registry that wants a certificate.
@@ -200,7 +200,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect(needed);
-        let server = Self { child, port, _dir: dir };
+        let server = Self { child, port, dir };
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(
@@ -210,6 +210,12 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         server
+    }
+
+    /// Where a registry keeps a repository's links and uploads.
+    pub(crate) fn repository(&self, name: &str) -> PathBuf {
+        let repositories = self.dir.path().join("storage/docker/registry/v2/repositories");
+        repositories.join(name)
     }
 
     /// Names the server as a registry.

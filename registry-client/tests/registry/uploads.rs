@@ -1,12 +1,11 @@
-//! The ways to send a blob, all held to the same: one PATCH, chunks, ECR's layer parts, and content of unknown digest.
+//! The ways to send a blob, all held to the same: one PATCH, chunks, ECR's layer parts, and blobs that are still being written.
 
+use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::stream;
-use roadstead_registry_client::{
-    BlobEvent, BlobStream, Descriptor, NoProgress, PushedHow, Reference, RegistryError, RetryBudget, Spool, media_type,
-};
+use roadstead_registry_client::{BlobEvent, Descriptor, NoProgress, PushedHow, Reference, RetryBudget, media_type};
 
 use crate::images::{Events, Setup, noise};
 use crate::proxy::{Action, Head, Proxy};
@@ -149,120 +148,150 @@ async fn a_limit_on_the_size_of_requests_turns_to_chunks() {
     assert_eq!(whole, 1);
 }
 
-/// Content that is made piece by piece.
-fn pieces(bytes: &[u8]) -> BlobStream<'static> {
-    let pieces: Vec<_> = bytes
-        .chunks(100_000)
-        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
-        .collect();
-    Box::pin(stream::iter(pieces))
+const BEGINNING: usize = 6 << 20;
+
+/// Writes a blob to the store of `setup`, of which the end comes only when `ready` says so, and pushes it meanwhile.
+async fn push_while_written(
+    setup: &Setup,
+    name: &Reference,
+    bytes: Vec<u8>,
+    ready: impl Fn() -> bool + Send + 'static,
+) -> (Descriptor, roadstead_registry_client::Result<Descriptor>) {
+    let mut writer = setup.store.writer().unwrap();
+    let growing = writer.follow().unwrap();
+    let blob = Descriptor::of(media_type::OCI_LAYER_TAR, &bytes);
+    let writing = tokio::task::spawn_blocking(move || {
+        let (beginning, end) = bytes.split_at(BEGINNING.min(bytes.len()));
+        writer.write_all(beginning).unwrap();
+        let begun = Instant::now();
+        while !ready() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "nothing was sent before the end"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.write_all(end).unwrap();
+        writer.commit().unwrap();
+    });
+    let pushing = setup
+        .client
+        .push_growing(name, media_type::OCI_LAYER_TAR, growing, &setup.store, &NoProgress);
+    let sent = pushing.await;
+    writing.await.unwrap();
+    (blob, sent)
+}
+
+/// Whether an upload lies in the registry of which so many bytes have arrived.
+fn has_arrived(server: &Server, bytes: u64) -> impl Fn() -> bool + Send + 'static {
+    let uploads = server.repository("app/_uploads");
+    move || {
+        let entries = std::fs::read_dir(&uploads).into_iter().flatten().flatten();
+        let sizes = entries.filter_map(|entry| Some(entry.path().join("data").metadata().ok()?.len()));
+        sizes.max().unwrap_or(0) > bytes
+    }
+}
+
+async fn assert_there(server: &Server, blob: &Descriptor) {
+    let there = Setup::new();
+    let straight: Reference = format!("{}/app", server.host()).parse().unwrap();
+    let fetched = there.client.fetch_blob(&straight, blob, &there.store, &NoProgress);
+    fetched.await.unwrap();
 }
 
 #[tokio::test]
-async fn content_of_unknown_digest_streams() {
+async fn a_blob_is_sent_while_it_is_written() {
     let server = Server::registry();
     let proxy = Proxy::start(server.port, |_| Action::Forward);
     let setup = Setup::new();
     let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
-    let bytes = noise(20, 3_000_000);
-    let sent = setup
-        .client
-        .push_stream(
-            &name,
-            media_type::OCI_LAYER_TAR,
-            pieces(&bytes),
-            Spool::in_memory(0),
-            &NoProgress,
-        )
-        .await
-        .unwrap();
-    assert_eq!(sent, Descriptor::of(media_type::OCI_LAYER_TAR, &bytes));
-    let there = Setup::new();
-    there
-        .client
-        .fetch_blob(&name, &sent, &there.store, &NoProgress)
-        .await
-        .unwrap();
-    assert_eq!(there.store.read_blob(&sent.digest, 3_000_000).unwrap(), bytes);
-    assert_eq!(proxy.seen("PATCH", "").len(), 1);
+    // Larger than what goes through the page cache.
+    for (seed, size) in [(20, SIZE), (21, (140 << 20) + 777)] {
+        let before = proxy.seen("PATCH", "").len();
+        let (blob, sent) = push_while_written(&setup, &name, noise(seed, size), has_arrived(&server, 4 << 20)).await;
+        assert_eq!(sent.unwrap(), blob);
+        assert_there(&server, &blob).await;
+        assert_eq!(proxy.seen("PATCH", "").len(), before + 1);
+    }
 }
 
 #[tokio::test]
-async fn a_stream_that_broke_is_replayed_from_what_was_kept() {
+async fn a_small_blob_waits_for_its_end() {
     let server = Server::registry();
-    let bytes = noise(21, 2_000_000);
-    for (kept, replayed) in [
-        (Kept::Store, true),
-        (Kept::Memory(4_000_000), true),
-        (Kept::Memory(1_000_000), false),
-    ] {
-        let count = AtomicUsize::new(0);
+    let proxy = Proxy::start(server.port, |_| Action::Forward);
+    let setup = Setup::new();
+    let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    for expected in [1, 1] {
+        let (blob, sent) = push_while_written(&setup, &name, noise(22, 3_000_000), || true).await;
+        assert_eq!(sent.unwrap(), blob);
+        // The second time it is there.
+        assert_eq!(proxy.seen("PATCH", "").len(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_growing_blob_whose_upload_broke_is_sent_when_it_has_ended() {
+    let server = Server::registry();
+    for way in ["PATCH", "PUT", "POST"] {
+        let broken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&broken);
         let proxy = Proxy::start(server.port, move |head| {
-            if head.method == "PATCH" && count.fetch_add(1, Ordering::Relaxed) == 0 {
-                Action::Close
-            } else {
-                Action::Forward
+            match head.method == way && count.fetch_add(1, Ordering::Relaxed) == 0 {
+                true => Action::Close,
+                false => Action::Forward,
             }
         });
         let setup = Setup::new();
-        let name: Reference = format!("{}/app{}", proxy.host(), u8::from(replayed)).parse().unwrap();
-        let spool = match kept {
-            Kept::Store => Spool::in_store(&setup.store).unwrap(),
-            Kept::Memory(limit) => Spool::in_memory(limit),
-        };
-        let sent = setup
-            .client
-            .push_stream(&name, media_type::OCI_LAYER_TAR, pieces(&bytes), spool, &NoProgress)
-            .await;
-        match sent {
-            Ok(sent) => {
-                assert!(replayed);
-                assert_eq!(sent, Descriptor::of(media_type::OCI_LAYER_TAR, &bytes));
-                let there = Setup::new();
-                there
-                    .client
-                    .fetch_blob(&name, &sent, &there.store, &NoProgress)
-                    .await
-                    .unwrap();
-            }
-            Err(error) => {
-                assert!(!replayed, "{error}");
-                assert!(
-                    matches!(error, RegistryError::SpoolExceeded { limit: 1_000_000, .. }),
-                    "{error}"
-                );
-            }
-        }
+        let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+        let ready = move || broken.load(Ordering::Relaxed) > 0 || way == "PUT";
+        let (blob, sent) = push_while_written(&setup, &name, noise(way.len() as u64, SIZE), ready).await;
+        assert_eq!(sent.unwrap(), blob, "{way}");
+        assert_there(&server, &blob).await;
         assert_eq!(setup.unfinished_files(), 0);
     }
 }
 
-enum Kept {
-    Store,
-    Memory(u64),
+#[tokio::test]
+async fn a_growing_blob_that_is_there_already_is_given_up() {
+    let server = Server::registry();
+    let bytes = noise(24, 8 * SIZE);
+    let first = Setup::new();
+    let straight: Reference = format!("{}/app", server.host()).parse().unwrap();
+    let blob = put(&first, &bytes);
+    first
+        .client
+        .push_blob(&straight, &blob, &first.store, &NoProgress)
+        .await
+        .unwrap();
+    let proxy = Proxy::start(server.port, |_| Action::Forward);
+    let setup = Setup::new();
+    let name: Reference = format!("{}/app", proxy.host()).parse().unwrap();
+    let (blob, sent) = push_while_written(&setup, &name, bytes, || true).await;
+    assert_eq!(sent.unwrap(), blob);
+    assert_eq!(proxy.seen("PUT", "").len(), 0, "it was sent to its end");
 }
 
 #[tokio::test]
-async fn content_that_fails_is_the_error_and_nothing_arrives() {
+async fn a_blob_that_is_given_up_arrives_nowhere() {
     let server = Server::registry();
     let setup = Setup::new();
     let name: Reference = format!("{}/app", server.host()).parse().unwrap();
-    let broken = || RegistryError::Stopped {
-        operation: "making a layer",
-    };
-    let content: BlobStream<'static> = Box::pin(stream::iter([Ok(Bytes::from_static(b"begin")), Err(broken())]));
-    let error = setup
+    let mut writer = setup.store.writer().unwrap();
+    let growing = writer.follow().unwrap();
+    let arrived = has_arrived(&server, 4 << 20);
+    let writing = tokio::task::spawn_blocking(move || {
+        writer.write_all(&noise(25, SIZE)).unwrap();
+        while !arrived() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let pushing = setup
         .client
-        .push_stream(
-            &name,
-            media_type::OCI_LAYER_TAR,
-            content,
-            Spool::in_memory(100),
-            &NoProgress,
-        )
-        .await
-        .unwrap_err();
-    assert_eq!(error.to_string(), "making a layer was stopped");
+        .push_growing(&name, media_type::OCI_LAYER_TAR, growing, &setup.store, &NoProgress);
+    let error = pushing.await.unwrap_err();
+    assert_eq!(error.to_string(), "writing a blob was stopped");
+    writing.await.unwrap();
+    assert!(!server.repository("app/_layers").exists());
 }
 
 #[tokio::test]

@@ -182,7 +182,8 @@ async fn solve_and_export(
     let agents = Agents::start(&outside.ssh, &tools.scratch).map_err(CliError::failed)?;
     let early = EarlyPush::new(tools, destinations.early_push());
     let cache_from = Arc::new(caches.import(tools, ca, cancel).await?);
-    let mut request = request(args, outside, source, &agents, &destinations.form, early.hook())?;
+    let mut request = request(args, outside, source, &agents, &destinations.form, early.layer_hook())?;
+    request.on_blob = early.blob_hook();
     request.pack_all = caches.carries_all();
     request.inline_cache = caches.is_inline();
     request.cache_from = Arc::clone(&cache_from);
@@ -231,6 +232,7 @@ fn request(
         ssh: agents.by_id(),
         ca_bundle: outside.options.ca_bundle.clone(),
         on_layer,
+        on_blob: None,
         explain: Explain::default(),
         pack_all: false,
         inline_cache: false,
