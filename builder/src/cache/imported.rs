@@ -61,7 +61,8 @@ impl Imported {
         let known = || self.documents().filter_map(|document| document.steps.get(key));
         let has_blob = |layer: &&Option<StepLayer>| layer.as_ref().is_none_or(|layer| layer.descriptor.is_some());
         let layer = known().find(has_blob).or_else(|| known().next())?.clone();
-        Some(Record { layer })
+        let is_foreign = true;
+        Some(Record { layer, is_foreign })
     }
 
     fn documents(&self) -> impl Iterator<Item = &CacheDocument> {
@@ -102,10 +103,24 @@ impl Imported {
     /// # Errors
     /// As for [`Self::fetch`], and when the note cannot be written.
     pub async fn obtain(&self, blob: &Descriptor, store: &Store) -> Result<()> {
-        match self.places_of(blob).find_map(|place| place.repository.as_ref()) {
-            Some(repository) if !store.has(&blob.digest) => store.add_source(&blob.digest, repository),
-            _ => self.fetch(blob, store).await,
+        if store.has(&blob.digest) {
+            return Ok(());
         }
+        for place in self.places_of(blob) {
+            // Registries forget blobs, and a build that counts on one finds out when it is over.
+            if let Some(repository) = &place.repository
+                && place.source.has_blob(blob).await.unwrap_or(false)
+            {
+                return store.add_source(&blob.digest, repository);
+            }
+        }
+        self.fetch(blob, store).await
+    }
+
+    /// Tells whether a blob is what one of the caches speaks of.
+    #[must_use]
+    pub fn speaks_of(&self, blob: &Digest) -> bool {
+        self.places.iter().any(|place| place.blobs.contains(blob))
     }
 
     /// The caches that have the blob.

@@ -20,6 +20,19 @@ const MAX_RECORD: u64 = 64 << 10;
 pub struct Record {
     /// The layer, if files changed.
     pub layer: Option<StepLayer>,
+    /// Whether this is what another machine's cache says, or follows from it. It holds for the builds that were given that cache, and
+    /// is never written here.
+    #[serde(skip)]
+    pub is_foreign: bool,
+}
+
+impl Record {
+    /// What a step has given here.
+    #[must_use]
+    pub fn own(layer: Option<StepLayer>) -> Self {
+        let is_foreign = false;
+        Self { layer, is_foreign }
+    }
 }
 
 /// The local cache of steps.
@@ -202,7 +215,7 @@ mod tests {
         let base = std::env::temp_dir().join(format!("roadstead-cache-equal-{}", std::process::id()));
         let cache = LocalCache::open(&base.join("cache"), &Store::open(&base.join("store")).unwrap()).unwrap();
         let key = Digest::of(b"key");
-        let put = || (0..200).try_for_each(|_| cache.put(&key, &Record { layer: None }));
+        let put = || (0..200).try_for_each(|_| cache.put(&key, &Record::own(None)));
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
             threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
@@ -219,13 +232,11 @@ mod tests {
         let cache = LocalCache::open(&base.join("cache"), &store).unwrap();
         let (key, blob) = (Digest::of(b"key"), b"layer");
         let descriptor = Descriptor::of(media_type::OCI_LAYER_GZIP, blob);
-        let record = Record {
-            layer: Some(StepLayer {
-                diff_id: Digest::of(b"diff"),
-                descriptor: Some(descriptor),
-                compressor: None,
-            }),
-        };
+        let record = Record::own(Some(StepLayer {
+            diff_id: Digest::of(b"diff"),
+            descriptor: Some(descriptor),
+            compressor: None,
+        }));
         assert_eq!(cache.find(&key), None);
         cache.put(&key, &record).unwrap();
         assert_eq!(cache.find(&key), None);

@@ -140,24 +140,28 @@ impl Bases {
                     .warn(format!("waiting for another build that unpacks {digest}"));
             };
             let turn = turn(tools, &unpacking(&chain[at]), &self.cancel, waiting).await?;
-            let (tools, chain) = (Arc::clone(tools), chain[..=at].to_vec());
+            let (diff_id, blob) = (layer.diff_id.clone(), layer.descriptor.digest.clone());
+            let (shared, chain) = (Arc::clone(tools), chain[..=at].to_vec());
             let unpacking = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 // Another build may have been first.
-                if tools.layers.has(&chain[at]) {
+                if shared.layers.has(&chain[at]) {
                     return Ok(());
                 }
-                let vertex = tools.progress.start(format!("extracting {}", layer.descriptor.digest));
-                let result = tools.layers.unpack(&tools.store, &chain, &layer);
+                let vertex = shared.progress.start(format!("extracting {}", layer.descriptor.digest));
+                let result = shared.layers.unpack(&shared.store, &chain, &layer);
                 match &result {
                     Ok(()) => vertex.done(),
                     Err(e) => vertex.failed(e.to_string()),
                 }
                 result
             });
-            unpacking
+            let unpacked = unpacking
                 .await
-                .map_err(|e| BuildError::Other(format!("unpacking a layer ended early: {e}")))??;
+                .map_err(|e| BuildError::Other(format!("unpacking a layer ended early: {e}")))?;
+            if let Err(error) = unpacked {
+                return Err(self.or_untrue(tools, &diff_id, &blob, error.into()));
+            }
         }
         Ok(chain)
     }
@@ -178,6 +182,16 @@ impl Bases {
         Ok(missing()
             .filter_map(|(at, layer)| Some((at, layer.packed()?)))
             .collect())
+    }
+
+    /// Makes a layer that is not what a cache has said one that its step can make again.
+    fn or_untrue(&self, tools: &Tools, diff_id: &Digest, blob: &Digest, error: BuildError) -> BuildError {
+        if !self.imported.speaks_of(blob) || !self.lost.add([diff_id]) {
+            return error;
+        }
+        let message = format!("a cached layer is of no use, its step runs: {error}");
+        tools.progress.warn(message);
+        BuildError::Lost(diff_id.clone())
     }
 
     /// Makes a failed download one of layers that steps can make again, where it is that of a cached layer.

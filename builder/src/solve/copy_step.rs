@@ -179,13 +179,7 @@ impl StageRun<'_> {
                 .collect()
         });
         let (record, steady) = self.copy_files(plan, sources).await?;
-        if steady {
-            self.remember(&key, &record)?;
-        } else {
-            // The key tells of files as they were read first, the layer holds them as they were read next.
-            let message = "files changed while they were copied: the result is used, but not remembered";
-            self.shared.tools.progress.warn(message);
-        }
+        self.remember_steady(&key, &record, steady)?;
         Ok((record, false))
     }
 

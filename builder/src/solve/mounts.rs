@@ -21,6 +21,7 @@ use crate::ssh::proxy::Proxy;
 use roadstead_registry_client::Digest;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Mode of a new tmpfs, unless it hides a directory of the image, whose mode it then has.
 const TMPFS_MODE: u32 = 0o1777;
@@ -42,10 +43,18 @@ pub(super) struct Wanted {
 enum Files {
     /// From nowhere: it begins empty, or is a secret or a socket.
     Nothing,
-    /// From the build context or a named one. The digest is that of what is shown.
-    Directory(Context, Digest),
+    /// From the build context or a named one.
+    Directory(Arc<Shown>),
     /// From a stage or an image.
     Layers(Vec<StepLayer>),
+}
+
+/// Files of a directory, as they were when the command's key was made of them.
+#[derive(Debug)]
+struct Shown {
+    tree: Tree,
+    selected: Vec<Selected>,
+    digest: Digest,
 }
 
 /// What the sandbox is given.
@@ -56,6 +65,8 @@ pub(super) struct Ready {
     pub(super) env: Vec<(String, String)>,
     /// By their keys: a command that mounts one cache twice has one directory.
     caches: Vec<(Digest, CacheMount)>,
+    /// Whether files changed after the command's key was made of them.
+    pub(super) has_changed: bool,
     _held: Vec<Held>,
 }
 
@@ -111,9 +122,11 @@ impl StageRun<'_> {
     async fn shown(&self, context: Context, source: &str) -> Result<Files> {
         let source = source.to_owned();
         self.blocking(move |_| {
-            let (tree, selected) = select(&context, &source)?;
+            let tree = Tree::context(&context)?;
+            // An ignored file is not shown.
+            let selected = tree.select(&source, &Choice::default())?;
             let digest = tree.digest(&selected)?;
-            Ok(Files::Directory(context, digest))
+            Ok(Files::Directory(Arc::new(Shown { tree, selected, digest })))
         })
         .await
     }
@@ -158,6 +171,7 @@ impl Wanted {
             }),
             Mount::Bind { source, writable, .. } => {
                 let (rootfs, source) = self.files(shared, source)?;
+                ready.has_changed |= self.origin.has_changed();
                 let stat = Dir::open(rootfs.path())?.follow(&source)?;
                 let Some(stat) = stat else {
                     return Err(BuildError::Other(format!(
@@ -178,6 +192,7 @@ impl Wanted {
                 let key = self.cache_key(shared);
                 if !ready.caches.iter().any(|(taken, _)| *taken == key) {
                     ready.caches.push((key.clone(), self.cache(shared, &key)?));
+                    ready.has_changed |= self.origin.has_changed();
                 }
                 let taken = ready.caches.iter().find(|(taken, _)| *taken == key);
                 ready.mounts.extend(taken.map(|(_, cache)| plan::Mount::Bind {
@@ -200,11 +215,13 @@ impl Wanted {
         let from = match &self.origin {
             Files::Layers(layers) => layers.as_slice(),
             Files::Nothing => &[],
-            Files::Directory(context, _) => {
-                let (tree, selected) = select(context, source)?;
+            Files::Directory(shown) => {
                 let rootfs = layers.mount(&[], None)?;
-                copy_into(&tree, &selected, rootfs.path())?;
-                return Ok((rootfs, single_file(&selected).unwrap_or_else(|| PathBuf::from("."))));
+                copy_into(&shown.tree, &shown.selected, rootfs.path())?;
+                return Ok((
+                    rootfs,
+                    single_file(&shown.selected).unwrap_or_else(|| PathBuf::from(".")),
+                ));
             }
         };
         let chain = ChainId::stack(from.iter().map(|layer| &layer.diff_id));
@@ -262,10 +279,9 @@ impl Wanted {
                     copy_into(&tree, &selected, path)?;
                     return give(path, access_of(&selected, *access));
                 }
-                Files::Directory(context, _) => {
-                    let (tree, selected) = select(context, source)?;
-                    copy_into(&tree, &selected, path)?;
-                    return give(path, access_of(&selected, *access));
+                Files::Directory(shown) => {
+                    copy_into(&shown.tree, &shown.selected, path)?;
+                    return give(path, access_of(&shown.selected, *access));
                 }
             }
             give(path, *access)
@@ -353,20 +369,21 @@ impl Wanted {
 }
 
 impl Files {
+    /// Whether files are others now than when the key was made of them. What was copied meanwhile may be either.
+    fn has_changed(&self) -> bool {
+        match self {
+            Self::Directory(shown) => !shown.tree.is_unchanged(&shown.selected),
+            Self::Nothing | Self::Layers(_) => false,
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Nothing => "nothing".to_owned(),
-            Self::Directory(_, digest) => format!("directory {digest}"),
+            Self::Directory(shown) => format!("directory {}", shown.digest),
             Self::Layers(layers) => format!("layers {:?}", ChainId::stack(layers.iter().map(|l| &l.diff_id)).last()),
         }
     }
-}
-
-/// Opens a context, and selects what a mount shows of it: an ignored file is not shown.
-fn select(context: &Context, source: &str) -> Result<(Tree, Vec<Selected>)> {
-    let tree = Tree::context(context)?;
-    let selected = tree.select(source, &Choice::default())?;
-    Ok((tree, selected))
 }
 
 /// Copies what is selected into a directory, as it is.

@@ -57,14 +57,14 @@ pub(super) fn keep(
     };
     let changes = rootfs.changes()?;
     let Some(layer) = write_layer(shared, &changes, unpacked_on.unwrap_or_default(), leave_out, writer)? else {
-        return Ok(Record { layer: None });
+        return Ok(Record::own(None));
     };
     drop(changes);
     if stays_unpacked {
         let id = ChainId::of(parent.last(), &layer.diff_id);
         shared.tools.layers.adopt(rootfs, &id)?;
     }
-    Ok(Record { layer: Some(layer) })
+    Ok(Record::own(Some(layer)))
 }
 
 /// Writes what lies in `changes`, made upon `chain`; `None` when that is nothing.
@@ -117,7 +117,7 @@ pub(super) fn repack(tools: &Tools, layer: &StepLayer, compression: Compression)
     key.add("diff_id", layer.diff_id.to_string())
         .add("compressor", compression.to_string());
     let key = key.finish();
-    if let Some(Record { layer: Some(known) }) = tools.cache.find(&key)
+    if let Some(Record { layer: Some(known), .. }) = tools.cache.find(&key)
         && known.diff_id == layer.diff_id
         && is_packed_as(&known, compression)
     {
@@ -130,15 +130,16 @@ pub(super) fn repack(tools: &Tools, layer: &StepLayer, compression: Compression)
         // Its file may have changed without a trace: the next build hashes it first.
         tools.store.distrust(&packed.descriptor.digest);
     }
-    let record = Record {
-        layer: Some(made.map_err(BuildError::Layer)?),
-    };
+    let record = Record::own(Some(made.map_err(BuildError::Layer)?));
     remember(tools, &key, &record)?;
     record.layer.ok_or_else(unpacked)
 }
 
-/// Writes a record.
+/// Writes a record, if it is one of this machine's own: what a cache of others says counts for builds that were given it, and no other.
 pub(super) fn remember(tools: &Tools, key: &Digest, record: &Record) -> Result<()> {
+    if record.is_foreign {
+        return Ok(());
+    }
     let failed = |e| BuildError::Other(format!("cannot write the cache: {e}"));
     tools.cache.put(key, record).map_err(failed)
 }

@@ -102,8 +102,8 @@ impl StageRun<'_> {
         let shown = Arc::clone(&vertex);
         let result = self.commanding(move |shared| run(&shared, &task, &chain, &shown)).await;
         end(&vertex, &result);
-        let record = result?;
-        self.remember(&key, &record)?;
+        let (record, steady) = result?;
+        self.remember_steady(&key, &record, steady)?;
         self.accept(record, &created_by);
         Ok(())
     }
@@ -182,7 +182,8 @@ struct Shown {
     mounts: Vec<Mount>,
 }
 
-fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Result<Record> {
+/// Tells also whether the files that it was shown kept still.
+fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Result<(Record, bool)> {
     let scratch = tempdir(&shared.tools.scratch)?;
     let result = run_in(shared, task, chain, vertex, &scratch);
     // What is left goes with the build's scratch directory.
@@ -190,7 +191,7 @@ fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Resu
     result
 }
 
-fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<Record> {
+fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<(Record, bool)> {
     let shown = shown_files(shared, task, scratch)?;
     let mut ready = Ready::default();
     let mut wanted: Vec<&Wanted> = task.mounts.iter().collect();
@@ -231,9 +232,10 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     };
     drop(root);
     command(shared, &plan, vertex)?;
+    let steady = !ready.has_changed;
     drop(ready);
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    keep_run(shared, rootfs, chain, &made, task.packing)
+    Ok((keep_run(shared, rootfs, chain, &made, task.packing)?, steady))
 }
 
 /// Puts the mounts in the order in which one can lie within another, and the builder's own files behind them.

@@ -322,14 +322,17 @@ impl<'a> StageRun<'a> {
             }
             let repacking = self.blocking(move |shared| packing::repack(&shared.tools, &layer, compression));
             let layer = Some(repacking.await?);
-            return Ok(Some(Record { layer }));
+            return Ok(Some(Record { layer, ..record }));
         }
         // Packing reads the layers below, for which directories replaced others.
         self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
         let wanted = self.packing();
         let packing = self.blocking(move |shared| packing::pack(&shared, &chain, &layer.diff_id, wanted));
         let Some(layer) = packing.await? else { return Ok(None) };
-        let record = Record { layer: Some(layer) };
+        let record = Record {
+            layer: Some(layer),
+            ..record
+        };
         packing::remember(&self.shared.tools, key, &record)?;
         Ok(Some(record))
     }
@@ -362,6 +365,17 @@ impl<'a> StageRun<'a> {
     /// Remembers a step's result.
     pub(super) fn remember(&self, key: &Digest, record: &Record) -> Result<()> {
         packing::remember(&self.shared.tools, key, record)
+    }
+
+    /// Remembers a step's result, unless the files that its key was made of changed while it was done.
+    pub(super) fn remember_steady(&self, key: &Digest, record: &Record, steady: bool) -> Result<()> {
+        if steady {
+            return self.remember(key, record);
+        }
+        // The key tells of files as they were read first, the result is of files as they were read next.
+        let message = "files changed while they were copied: the result is used, but not remembered";
+        self.shared.tools.progress.warn(message);
+        Ok(())
     }
 
     async fn workdir(&mut self, path: &str) -> Result<()> {

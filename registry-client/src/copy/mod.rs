@@ -65,6 +65,14 @@ pub trait ImageSource: Send + Sync {
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<BlobStream<'a>>>;
 
+    /// Tells whether a blob can be had, without moving it where that can be.
+    ///
+    /// # Errors
+    /// When the place cannot be asked.
+    fn has_blob<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async { Ok(self.blob(descriptor, &NoProgress).await.is_ok()) })
+    }
+
     /// Learns that a blob it sent was another one. Returns whether it can be had elsewhere: then it may be opened again.
     fn distrust(&self, digest: &Digest) -> bool {
         let _ = digest;

@@ -16,7 +16,7 @@ use crate::pull;
 use crate::push::{self, PushedHow};
 use crate::reference::Reference;
 use crate::store::Store;
-use crate::transport::retry::Budget;
+use crate::transport::retry::{Budget, retry};
 use crate::transport::{Endpoint, Transport};
 
 /// An image of a registry, read from its mirrors first.
@@ -114,6 +114,21 @@ impl ImageSource for RegistryImage {
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<BlobStream<'a>>> {
         Box::pin(pull::open_blob(self, descriptor, progress))
+    }
+
+    fn has_blob<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async {
+            let mut last = Ok(false);
+            for endpoint in self.places(&descriptor.digest)? {
+                let scopes = || vec![endpoint.scope("pull")];
+                let look_up = || async { push::has_blob(&self.transport, &endpoint, descriptor, scopes()).await };
+                last = retry(&self.budget, |_| (), look_up).await;
+                if matches!(last, Ok(true)) {
+                    break;
+                }
+            }
+            last
+        })
     }
 
     fn distrust(&self, digest: &Digest) -> bool {

@@ -75,7 +75,7 @@ fn content<'a>(target: &'a RegistryTarget, endpoint: &'a Endpoint, growing: &'a 
         let is_worth_asking = !asked && size - at > WORTH_IT;
         if let Some(digest) = digest.clone().filter(|_| is_worth_asking) {
             let blob = Descriptor::new("", digest, size);
-            if has_blob(&target.transport, endpoint, &blob).await? {
+            if has_blob(&target.transport, endpoint, &blob, session::scopes(endpoint)).await? {
                 return Err(IS_THERE);
             }
         }

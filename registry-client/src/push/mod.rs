@@ -50,7 +50,7 @@ pub(crate) async fn push_blob(
     let transport = &target.transport;
     let endpoint = target.endpoint()?;
     let _slot = transport.slot(&endpoint, Direction::Upload).await?;
-    let look_up = || async { has_blob(transport, &endpoint, descriptor).await };
+    let look_up = || async { has_blob(transport, &endpoint, descriptor, session::scopes(&endpoint)).await };
     if retry(&target.budget, |_| (), look_up).await? {
         progress.blob(&descriptor.digest, BlobEvent::Exists);
         return Ok(PushedHow::Existed);
@@ -98,20 +98,26 @@ async fn upload(job: &Job<'_>) -> Result<()> {
         // An upload that did not begin says nothing of how bytes are best sent.
         broken += u32::from(!job.is_opening());
         // When only the last answer was lost, all has arrived.
-        if has_blob(transport, job.endpoint, job.descriptor).await.unwrap_or(false) {
+        let look_up = has_blob(transport, job.endpoint, job.descriptor, session::scopes(job.endpoint));
+        if look_up.await.unwrap_or(false) {
             return Ok(());
         }
     }
 }
 
 /// Asks whether the repository has a blob.
-async fn has_blob(transport: &Transport, endpoint: &Endpoint, descriptor: &Descriptor) -> Result<bool> {
+pub(crate) async fn has_blob(
+    transport: &Transport,
+    endpoint: &Endpoint,
+    descriptor: &Descriptor,
+    scopes: Vec<String>,
+) -> Result<bool> {
     let operation = format!("the look-up of blob {}", descriptor.digest);
     let request = Request {
         method: Method::HEAD,
         url: endpoint.url(&format!("blobs/{}", descriptor.digest))?,
         operation: &operation,
-        scopes: session::scopes(endpoint),
+        scopes,
         headers: HeaderMap::new(),
         payload: Payload::None,
     };

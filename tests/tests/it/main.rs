@@ -45,3 +45,4 @@ mod secrets;
 mod site;
 mod ssh;
 mod together;
+mod untrue_cache;

@@ -198,3 +198,23 @@ fn no_network_means_a_loopback_interface_only() {
     let log = site.error_of("FROM base\nRUN --network=bridge true\n");
     assert!(log.contains("one of default, none and host"), "{log}");
 }
+
+/// The key is made of the files before the command has its turn; they are copied then.
+#[test]
+fn files_that_change_before_they_are_mounted_are_not_remembered() {
+    let site = Site::new();
+    site.file("a", "one");
+    let text = "FROM base AS slow\nRUN echo waiting && sleep 2\nFROM base\n\
+         RUN --mount=source=a,target=/a --mount=from=slow,target=/slow cat /a > /got\n";
+    site.dockerfile(text);
+    let started = site.start_until(&["-t", "result"], "waiting");
+    site.file("a", "two");
+    let (status, log) = started.wait();
+    assert!(status.success() && log.contains("not remembered"), "{log}");
+    assert_eq!(site.image("result").text("got"), "two");
+    for content in ["one", "two"] {
+        site.file("a", content);
+        site.build(&["-t", "result"]).good();
+        assert_eq!(site.image("result").text("got"), content);
+    }
+}
