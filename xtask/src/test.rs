@@ -17,9 +17,10 @@ const NEEDS: [Need; 8] = [
     Need::Program("script", "bsdutils"),
 ];
 
-/// Cases and random Dockerfiles that are compared with Docker's here; all of them by `cargo xtask conformance`.
+/// Cases and random Dockerfiles that are compared with Docker's here, and cases that are built out of caches; all of them by `cargo xtask conformance`.
 const SAMPLE: &str = "80";
 const RANDOM: &str = "25";
+const CACHED: &str = "40";
 const SEED: &str = "20";
 
 /// Runs everything; the first failure ends it.
@@ -44,6 +45,8 @@ pub(crate) fn run_all() -> Result<()> {
         .env("PATH", tools::path_with(&moto)?))?;
     println!("==> a part of the conformance cases");
     conformance::run(&["--sample", SAMPLE, "--seed", SEED])?;
+    println!("==> some of them out of every kind of cache");
+    conformance::run(&["--caches", "--sample", CACHED, "--seed", SEED])?;
     println!("==> some random Dockerfiles");
     conformance::run(&["--random", RANDOM, "--seed", SEED])
 }
