@@ -97,6 +97,23 @@ fn a_cache_on_s3_is_all_that_a_fresh_machine_needs() {
     );
     let (_, log) = build(&mut workspace, "three", &["--cache-from", place]);
     assert_eq!(log.matches(" CACHED").count(), 2, "{log}");
+    // Cache mounts come from there only when that was asked for.
+    workspace.write(
+        "context/Dockerfile",
+        &workspace.read("context/Dockerfile").replace(
+            "echo kept > /cache/kept; echo made > /made",
+            "ls /cache; echo made > /made",
+        ),
+    );
+    let listed = |log: &str| log.lines().any(|line| line.ends_with(" kept"));
+    let (_, log) = build(&mut workspace, "without", &["--cache-from", place]);
+    assert!(!listed(&log), "{log}");
+    let (_, log) = build(
+        &mut workspace,
+        "with",
+        &["--cache-from", &format!("{place},mounts=true")],
+    );
+    assert!(listed(&log), "{log}");
 
     workspace.set("ROADSTEAD_DATA", &workspace.path("four").display().to_string());
     let none = "type=s3,bucket=caches,name=none,secret_access_key=hush-hush,access_key_id=k";

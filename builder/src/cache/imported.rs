@@ -38,12 +38,21 @@ impl std::fmt::Debug for Place {
 }
 
 impl Imported {
-    /// Reads the cache that `source` has; gives the number of steps it knows.
+    /// Reads the cache that `source` has; gives the number of steps it knows. What it says of cache mounts counts only `with_mounts`: a mount
+    /// that it fills stays, for builds that were not given this cache, too.
     ///
     /// # Errors
     /// When it is not there, or holds no cache of roadstead's.
-    pub async fn add(&mut self, source: Arc<dyn ImageSource>, repository: Option<Reference>) -> Result<usize> {
-        let documents = read(&*source).await?;
+    pub async fn add(
+        &mut self,
+        source: Arc<dyn ImageSource>,
+        repository: Option<Reference>,
+        with_mounts: bool,
+    ) -> Result<usize> {
+        let mut documents = read(&*source).await?;
+        if !with_mounts {
+            documents.iter_mut().for_each(|document| document.mounts.clear());
+        }
         let steps = documents.iter().map(|document| document.steps.len()).sum();
         let blobs = documents.iter().flat_map(CacheDocument::blobs);
         self.places.push(Place {
@@ -69,13 +78,13 @@ impl Imported {
         self.places.iter().flat_map(|place| &place.documents)
     }
 
-    /// What a cache mount held.
+    /// What a cache mount held, by a cache whose mounts count.
     #[must_use]
     pub fn mount(&self, key: &Digest) -> Option<&StepLayer> {
         self.mounts().find(|(known, _)| *known == key).map(|(_, layer)| layer)
     }
 
-    /// All cache mounts, those of the first cache first.
+    /// All cache mounts that count, those of the first cache first.
     pub fn mounts(&self) -> impl Iterator<Item = (&Digest, &StepLayer)> {
         self.documents().flat_map(|document| &document.mounts)
     }

@@ -77,7 +77,7 @@ impl CacheMounts {
 pub struct SavedMount {
     /// The files, as a layer upon nothing.
     pub layer: StepLayer,
-    /// Digest of names, kinds, owners, sizes and times: as long as it stays, nothing is saved anew.
+    /// What [`CacheMount::state`] gave: as long as it stays, nothing is saved anew.
     pub state: Digest,
 }
 
@@ -123,7 +123,8 @@ impl CacheMount {
         std::fs::rename(&part, &path).map_err(failed)
     }
 
-    /// Digests what can be seen of the files without reading them: names, kinds, modes, owners, sizes and times.
+    /// Digests what can be seen of the files without reading them: names, kinds, modes, owners, sizes, times and inodes. The change time
+    /// among them can be set by nobody: a command that puts the others back as they were is noticed, too.
     ///
     /// # Errors
     /// When a directory cannot be read.
@@ -145,16 +146,21 @@ fn add_state(root: &Dir, path: &Path, key: &mut KeyBuilder) -> Result<(), FileEr
     for name in dir.names()? {
         let Some(stat) = dir.metadata(&name)? else { continue };
         key.add("name", name.as_encoded_bytes());
-        let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
         let numbers = [
             i128::from(stat.st_mode),
             i128::from(stat.st_uid),
             i128::from(stat.st_gid),
-            i128::from(stat.st_size),
+            i128::from(stat.st_mtime),
+            i128::from(stat.st_mtime_nsec),
+            i128::from(stat.st_ctime),
+            i128::from(stat.st_ctime_nsec),
         ];
-        key.add("stat", format!("{numbers:?} {seconds}.{nanoseconds}"));
+        key.add("stat", format!("{numbers:?}"));
+        // Some file systems give directories other sizes and numbers each time they are mounted.
         if crate::beneath::kind(&stat).is_dir() {
             add_state(root, &path.join(&name), key)?;
+        } else {
+            key.add("file", format!("{} {}", stat.st_size, stat.st_ino));
         }
         key.add("end", "");
     }
@@ -274,6 +280,26 @@ mod tests {
         let alone = take(&mounts, "a", Sharing::Locked).unwrap();
         assert!(alone.path().join("kept").exists());
         assert!(take(&mounts, "a", Sharing::Shared).is_none());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_whose_time_is_put_back_is_another() {
+        let dir = std::env::temp_dir().join(format!("roadstead-cache-mounts-state-{}", std::process::id()));
+        let mounts = CacheMounts::open(&dir).unwrap();
+        let mount = take(&mounts, "a", Sharing::Locked).unwrap();
+        let path = mount.path().join("deep/file");
+        std::fs::create_dir(mount.path().join("deep")).unwrap();
+        std::fs::write(&path, "one").unwrap();
+        let before = mount.state().unwrap();
+        assert_eq!(mount.state().unwrap(), before);
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        // The clock of files goes in steps.
+        std::thread::sleep(Duration::from_millis(20));
+        std::fs::write(&path, "two").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(modified).unwrap();
+        assert_ne!(mount.state().unwrap(), before);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

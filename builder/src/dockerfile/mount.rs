@@ -74,8 +74,9 @@ pub enum Mount {
     },
 }
 
-/// What happens when two commands want one cache mount at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens when two commands want one cache mount at once. A greater one is stricter: who holds a locked cache has it alone, as with
+/// a private one, and has what the others left in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharing {
     /// Both use it.
     Shared,

@@ -30,32 +30,44 @@ pub(super) async fn fetch(shared: &Shared, key: &Digest) {
     }
 }
 
-/// Fills a new mount with what was fetched for it. Gives what that was, if there was something.
+/// Fills a new mount with what was fetched for it. Gives what that was, if there was something; what is damaged, or not what its cache has
+/// said, leaves nothing behind.
 pub(super) fn fill<'a>(shared: &'a Shared, key: &Digest, path: &Path) -> Result<Option<&'a StepLayer>> {
     let Some(layer) = shared.request.cache_from.mount(key) else {
         return Ok(None);
     };
-    let Some(blob) = layer
-        .descriptor
-        .as_ref()
-        .filter(|blob| shared.tools.store.has(&blob.digest))
-    else {
+    let blob = layer.descriptor.as_ref().map(|blob| &blob.digest);
+    let Some(blob) = blob.filter(|digest| shared.tools.store.has(digest)) else {
         return Ok(None);
     };
-    let archive = extract::decompress(shared.tools.store.open_blob(&blob.digest)?).map_err(BuildError::Layer)?;
-    let mut archive = DigestReader::new(archive);
+    let Err(why) = unpack(shared, blob, &layer.diff_id, path) else {
+        return Ok(Some(layer));
+    };
+    let message = format!("a cache mount is of no use, it begins anew: {why}");
+    shared.tools.progress.warn(message);
+    let directory = Dir::open(path)?;
+    for name in directory.names()? {
+        directory.remove_all(&name)?;
+    }
+    Ok(None)
+}
+
+/// The error is a sentence for a warning.
+fn unpack(shared: &Shared, blob: &Digest, diff_id: &Digest, path: &Path) -> std::result::Result<(), String> {
+    let said = |error: &dyn std::error::Error| error.to_string();
+    let archive = shared.tools.store.open_blob(blob).map_err(|e| said(&e))?;
+    let mut archive = DigestReader::new(extract::decompress(archive).map_err(|e| said(&e))?);
     let options = extract::Options {
         layer: false,
         owner: None,
         lowers: &[],
         limits: shared.tools.layers.limits(),
     };
-    let failed = |e: String| BuildError::Other(format!("cannot unpack the cache mount {}: {e}", blob.digest));
-    extract::extract(&mut archive, &Dir::open(path)?, &options).map_err(|e| failed(e.to_string()))?;
-    let found = archive.finish().map_err(|e| failed(e.to_string()))?;
-    match found == layer.diff_id {
-        true => Ok(Some(layer)),
-        false => Err(failed("it holds something else than its cache says".to_owned())),
+    let directory = Dir::open(path).map_err(|e| said(&e))?;
+    extract::extract(&mut archive, &directory, &options).map_err(|e| said(&e))?;
+    match archive.finish().map_err(|e| said(&e))? == *diff_id {
+        true => Ok(()),
+        false => Err("it is another one than its cache says".to_owned()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cache::key::KeyBuilder;
 use crate::cache::mounts::CacheMount;
 use crate::context::Context;
 use crate::context::files::{Choice, Selected, Tree};
-use crate::dockerfile::mount::{Access, Mount, MountFlag};
+use crate::dockerfile::mount::{Access, Mount, MountFlag, Sharing};
 use crate::layer::limits::Limits;
 use crate::layer::write::StepLayer;
 use crate::rootfs::copy::{self, Target};
@@ -19,6 +19,7 @@ use crate::sandbox::Memory;
 use crate::sandbox::plan;
 use crate::ssh::proxy::Proxy;
 use roadstead_registry_client::Digest;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub(super) struct Ready {
     /// Secrets that are variables.
     pub(super) env: Vec<(String, String)>,
     /// By their keys: a command that mounts one cache twice has one directory.
-    caches: Vec<(Digest, CacheMount)>,
+    caches: BTreeMap<Digest, CacheMount>,
     /// Whether files changed after the command's key was made of them.
     pub(super) has_changed: bool,
     _held: Vec<Held>,
@@ -153,6 +154,39 @@ impl StageRun<'_> {
     }
 }
 
+impl Ready {
+    /// Makes the mounts of a command ready. Caches come last: who waits for one of them waits for no other mount's files as well.
+    pub(super) fn prepare(wanted: &[Wanted], shared: &Shared, scratch: &Path) -> Result<Self> {
+        let mut ready = Self::default();
+        for (number, one) in wanted.iter().enumerate() {
+            one.prepare(shared, scratch, number, &mut ready)?;
+        }
+        ready.take_caches(wanted, shared)?;
+        Ok(ready)
+    }
+
+    /// Takes each cache once, by the strictest sharing that one of its mounts asks for. All commands take them in the order of their whole
+    /// keys, by which they are locked, so that no two wait for each other.
+    fn take_caches(&mut self, wanted: &[Wanted], shared: &Shared) -> Result<()> {
+        let mut caches: BTreeMap<Digest, (&Wanted, Sharing)> = BTreeMap::new();
+        for one in wanted {
+            let Mount::Cache { sharing, .. } = &one.mount else {
+                continue;
+            };
+            let (_, strictest) = caches.entry(one.cache_key(shared)).or_insert((one, *sharing));
+            *strictest = (*strictest).max(*sharing);
+        }
+        for (key, (one, sharing)) in caches {
+            let cache = one.cache(shared, &key, sharing)?;
+            self.has_changed |= one.origin.has_changed();
+            self.caches.insert(key, cache);
+        }
+        self.mounts
+            .extend(wanted.iter().filter_map(|one| one.cache_bind(&self.caches, shared)));
+        Ok(())
+    }
+}
+
 impl Wanted {
     /// Adds what the result of the command depends on: what is shown, never what a cache, a secret or an agent holds.
     pub(super) fn add_to(&self, key: &mut KeyBuilder) {
@@ -161,8 +195,8 @@ impl Wanted {
         key.add("files", self.origin.name());
     }
 
-    /// Makes the files ready, and says how they are mounted.
-    pub(super) fn prepare(&self, shared: &Shared, scratch: &Path, number: usize, ready: &mut Ready) -> Result<()> {
+    /// Makes the files ready, and says how they are mounted. Not those of a cache, which are taken together with all others.
+    fn prepare(&self, shared: &Shared, scratch: &Path, number: usize, ready: &mut Ready) -> Result<()> {
         match &self.mount {
             Mount::Tmpfs { size, .. } => ready.mounts.push(plan::Mount::Tmpfs {
                 target: self.target.clone(),
@@ -188,21 +222,7 @@ impl Wanted {
                 });
                 ready._held.push(Held::Rootfs(rootfs));
             }
-            Mount::Cache { writable, .. } => {
-                let key = self.cache_key(shared);
-                if !ready.caches.iter().any(|(taken, _)| *taken == key) {
-                    ready.caches.push((key.clone(), self.cache(shared, &key)?));
-                    ready.has_changed |= self.origin.has_changed();
-                }
-                let taken = ready.caches.iter().find(|(taken, _)| *taken == key);
-                ready.mounts.extend(taken.map(|(_, cache)| plan::Mount::Bind {
-                    root: cache.path().to_owned(),
-                    source: PathBuf::from("."),
-                    target: self.target.clone(),
-                    directory: true,
-                    writable: *writable,
-                }));
-            }
+            Mount::Cache { .. } => {}
             Mount::Secret { .. } => self.secret(shared, scratch, number, ready)?,
             Mount::Ssh { .. } => self.ssh(shared, scratch, number, ready)?,
         }
@@ -233,12 +253,18 @@ impl Wanted {
         Ok((rootfs, Path::new(".").join(clean(Path::new(source)))))
     }
 
-    /// Orders the mounts in which they are made ready. All commands take caches in one order, so that no two wait for each other.
-    pub(super) fn turn(&self) -> Option<&str> {
-        match &self.mount {
-            Mount::Cache { id, .. } => Some(id),
-            _ => None,
-        }
+    /// Says how a cache that was taken is mounted.
+    fn cache_bind(&self, caches: &BTreeMap<Digest, CacheMount>, shared: &Shared) -> Option<plan::Mount> {
+        let Mount::Cache { writable, .. } = &self.mount else {
+            return None;
+        };
+        Some(plan::Mount::Bind {
+            root: caches.get(&self.cache_key(shared))?.path().to_owned(),
+            source: PathBuf::from("."),
+            target: self.target.clone(),
+            directory: true,
+            writable: *writable,
+        })
     }
 
     /// Tells caches apart. Another beginning is another cache, as with BuildKit.
@@ -253,14 +279,8 @@ impl Wanted {
         key.finish()
     }
 
-    fn cache(&self, shared: &Shared, key: &Digest) -> Result<CacheMount> {
-        let Mount::Cache {
-            source,
-            sharing,
-            access,
-            ..
-        } = &self.mount
-        else {
+    fn cache(&self, shared: &Shared, key: &Digest, sharing: Sharing) -> Result<CacheMount> {
+        let Mount::Cache { source, access, .. } = &self.mount else {
             return Err(BuildError::Other("no cache mount".to_owned()));
         };
         shared.used.add_mount(key);
@@ -287,7 +307,7 @@ impl Wanted {
             give(path, *access)
         };
         let mounts = &shared.tools.mounts;
-        let taken = mounts.take(key, *sharing, || shared.cancel.is_canceled(), fill)?;
+        let taken = mounts.take(key, sharing, || shared.cancel.is_canceled(), fill)?;
         let taken = taken.ok_or(BuildError::Canceled)?;
         if let Some(layer) = carried.get() {
             carried_mounts::note_filled(&taken, layer)?;

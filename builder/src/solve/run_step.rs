@@ -193,12 +193,7 @@ fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Resu
 
 fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<(Record, bool)> {
     let shown = shown_files(shared, task, scratch)?;
-    let mut ready = Ready::default();
-    let mut wanted: Vec<&Wanted> = task.mounts.iter().collect();
-    wanted.sort_by_key(|mount| mount.turn());
-    for (number, mount) in wanted.into_iter().enumerate() {
-        mount.prepare(shared, scratch, number, &mut ready)?;
-    }
+    let mut ready = Ready::prepare(&task.mounts, shared, scratch)?;
     let mut mounts = all_mounts(&mut ready, shown.mounts);
     point_at(&mounts, &shown.mount_points)?;
     let rootfs = shared.tools.layers.mount(chain, Some(&shown.mount_points))?;

@@ -104,6 +104,46 @@ fn locked_caches_are_used_by_one_command_at_a_time() {
 }
 
 #[test]
+fn caches_of_one_id_are_locked_in_one_order() {
+    let site = Site::new();
+    // Filled from many files, the first is held for a while before the second is asked for.
+    let mount = |target: &str, mode: &str| {
+        format!("--mount=type=cache,id=x,from=seed,source=/many,mode={mode},target={target},sharing=locked")
+    };
+    let stage = |name: &str, one: String, other: String| {
+        format!("FROM base AS {name}\nRUN {one} {other} ls /one/1 /other/1 > /{name}\n")
+    };
+    let text = format!(
+        "FROM base AS seed\nRUN mkdir /many && cd /many && for i in $(seq 3000); do echo $i > $i; done\n\
+         {}{}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+        stage("a", mount("/one", "0755"), mount("/other", "0700")),
+        stage("b", mount("/one", "0700"), mount("/other", "0755"))
+    );
+    site.dockerfile(&text);
+    let (status, log) = site.start(&[]).wait();
+    assert!(status.success(), "{log}");
+}
+
+#[test]
+fn one_of_its_mounts_is_enough_to_lock_a_cache() {
+    let site = Site::new();
+    let stage = |name: &str, first: &str| {
+        format!(
+            "FROM base AS {name}\nRUN --mount=type=cache,id=t,target=/one{first} --mount=type=cache,id=t,target=/other,sharing=locked \
+             mkdir /one/busy && ls -d /other/busy && sleep 0.3 && rmdir /one/busy && echo {name} > /{name}\n"
+        )
+    };
+    let text = format!(
+        "{}{}{}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\nCOPY --from=c /c /\n",
+        stage("a", ""),
+        stage("b", ",sharing=shared"),
+        stage("c", ",sharing=private")
+    );
+    site.dockerfile(&text);
+    site.build(&[]).good();
+}
+
+#[test]
 fn a_tmpfs_begins_empty_and_is_gone() {
     let site = Site::new();
     site.dockerfile(

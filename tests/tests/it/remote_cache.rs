@@ -202,7 +202,7 @@ fn a_cache_mount_is_carried_and_saved_only_when_it_changes() {
     let text = "FROM base\nARG N\nRUN --mount=type=cache,target=/cache,uid=1000 ls -n /cache > /before; echo $N > /cache/$N; chmod 600 /cache/$N\n";
     site.dockerfile(text);
     let place = format!("type=registry,ref={}/app:cache", registry.host());
-    let to = format!("{place},mounts=true");
+    let with_mounts = format!("{place},mounts=true");
     let build = |site: &Site, number: &str| {
         let argument = format!("N={number}");
         let arguments = [
@@ -211,9 +211,9 @@ fn a_cache_mount_is_carried_and_saved_only_when_it_changes() {
             "--build-arg",
             &argument,
             "--cache-from",
-            &place,
+            &with_mounts,
             "--cache-to",
-            &to,
+            &with_mounts,
         ];
         site.build(&arguments).good();
     };
@@ -236,6 +236,37 @@ fn a_cache_mount_is_carried_and_saved_only_when_it_changes() {
     let before = count(&fourth);
     build(&fourth, "4");
     assert_eq!(count(&fourth), before, "nothing has changed, and nothing was packed");
+}
+
+#[test]
+fn cache_mounts_are_filled_only_by_a_cache_that_is_asked_for_them() {
+    let registry = Registry::start();
+    let site = site();
+    site.dockerfile("FROM base\nRUN --mount=type=cache,id=m,target=/cache echo theirs > /cache/theirs\n");
+    let name = format!("{}/app:cache", registry.host());
+    let (remote, directory) = (format!("type=registry,ref={name}"), site.out("cache"));
+    let to_registry = format!("{remote},mounts=true");
+    let to_directory = format!("type=local,dest={},mounts=true", directory.display());
+    site.build(&["-t", "result", "--cache-to", &to_registry, "--cache-to", &to_directory])
+        .good();
+    let local = format!("type=local,src={}", directory.display());
+    let seen = |site: &Site, froms: &[&str]| {
+        site.dockerfile("FROM base\nRUN --mount=type=cache,id=m,target=/cache ls /cache > /seen\n");
+        let froms = froms.iter().flat_map(|from| ["--cache-from", from]);
+        let arguments: Vec<&str> = ["-t", "result", "--no-cache"].into_iter().chain(froms).collect();
+        site.build(&arguments).good();
+        site.image("result").text("seen")
+    };
+    let unasked = site.with_fresh_data();
+    assert_eq!(seen(&unasked, &[&name, &remote, &local]), "");
+    // A mount that is there is not filled any more.
+    assert_eq!(seen(&unasked, &[&to_registry]), "");
+    for from in [&remote, &local] {
+        let asked = site.with_fresh_data();
+        let from = format!("{from},mounts=true");
+        assert_eq!(seen(&asked, &[&name, &from]), "theirs\n", "{from}");
+        assert_eq!(seen(&asked, &[]), "theirs\n", "it stays");
+    }
 }
 
 fn count(site: &Site) -> usize {

@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Say of each step that runs which of its inputs is another than in the build before.
     #[arg(long)]
     pub(super) explain_cache: bool,
-    /// A cache of another machine: a name in a registry, or type=registry|local|s3 with keys; may be repeated.
+    /// A cache of another machine: a name in a registry, or type=registry|local|s3 with keys, such as mounts=true; may be repeated.
     #[arg(long, value_name = "NAME|type=TYPE[,KEY=VALUE]")]
     cache_from: Vec<String>,
     /// Where what this build finds out is kept for other machines: a name in a registry, or type=registry|local|inline|s3 with
@@ -195,7 +195,10 @@ impl Args {
         };
         let (from, to) = (given(&self.cache_from), given(&self.cache_to));
         Ok(Caches {
-            from: from.iter().map(|text| cache::source(text)).collect::<Result<_, _>>()?,
+            from: from
+                .iter()
+                .map(|text| cache::Source::parse(text))
+                .collect::<Result<_, _>>()?,
             to: to
                 .iter()
                 .map(|text| cache::Target::parse(text))

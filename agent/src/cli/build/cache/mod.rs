@@ -16,14 +16,14 @@ use roadstead_registry_client::{
 
 use crate::error::CliError;
 
-pub(super) use parse::{Target, source};
+pub(super) use parse::{Source, Target};
 
 use parse::Place;
 
 /// All caches of a build.
 #[derive(Debug)]
 pub(super) struct Caches {
-    pub(super) from: Vec<Place>,
+    pub(super) from: Vec<Source>,
     pub(super) to: Vec<Target>,
 }
 
@@ -47,12 +47,12 @@ impl Caches {
         cancel: &Cancel,
     ) -> Result<Imported, CliError> {
         let mut imported = Imported::default();
-        for place in &self.from {
-            let label = place.label();
+        for from in &self.from {
+            let label = from.place.label();
             let vertex = tools.progress.start(format!("importing cache manifest from {label}"));
             let reading = async {
-                let source = place.source(tools, ca).await?;
-                Box::pin(imported.add(source, place.repository()))
+                let source = from.place.source(tools, ca).await?;
+                Box::pin(imported.add(source, from.place.repository(), from.mounts))
                     .await
                     .map_err(CliError::registry)
             };

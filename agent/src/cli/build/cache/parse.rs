@@ -70,6 +70,14 @@ pub(in super::super) struct Bucket {
     pub(super) keys: Option<(String, Secret, Option<Secret>)>,
 }
 
+/// `--cache-from`.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Source {
+    pub(super) place: Place,
+    /// Whether empty cache mounts are filled from it. They stay so when the build is over, which is why it must be asked for.
+    pub(super) mounts: bool,
+}
+
 /// `--cache-to`.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Target {
@@ -81,29 +89,30 @@ pub(in super::super) struct Target {
     pub(super) ignore_error: bool,
 }
 
-/// Reads `--cache-from`: a name in a registry, or `type=registry|local|s3` with keys.
-pub(in super::super) fn source(text: &str) -> Result<Place, String> {
-    if !text.contains('=') {
-        return Ok(Place::Registry(reference(text)?));
-    }
-    let mut fields = Fields::read(FROM, KEYS, text)?;
-    let kind = kind(&mut fields)?;
-    let place = match kind.as_str() {
-        "registry" => registry(&mut fields)?,
-        "local" => {
-            let directory = needed(&mut fields, "src", &kind)?.into();
-            if fields.take("digest").is_some() {
-                return Err(fields.wrong("cannot honour `digest`: a cache in a directory is found by its tag"));
-            }
-            let tag = fields.take("tag").unwrap_or_else(|| TAG.to_owned());
-            Place::Local { directory, tag }
+impl Source {
+    /// Reads `--cache-from`: a name in a registry, or `type=registry|local|s3` with keys.
+    pub(in super::super) fn parse(text: &str) -> Result<Self, String> {
+        if !text.contains('=') {
+            return Ok(Self {
+                place: Place::Registry(reference(text)?),
+                mounts: false,
+            });
         }
-        "s3" => Place::S3(bucket(&mut fields)?),
-        "inline" => return Err(fields.wrong("an inline cache is read by the image's name: type=registry,ref=NAME")),
-        other => return Err(no_type(&fields, other, "registry, local or s3")),
-    };
-    fields.finish(&kind)?;
-    Ok(place)
+        let mut fields = Fields::read(FROM, KEYS, text)?;
+        let kind = kind(&mut fields)?;
+        let place = match kind.as_str() {
+            "registry" => registry(&mut fields)?,
+            "local" => directory(&mut fields, &kind)?,
+            "s3" => Place::S3(bucket(&mut fields)?),
+            "inline" => {
+                return Err(fields.wrong("an inline cache is read by the image's name: type=registry,ref=NAME"));
+            }
+            other => return Err(no_type(&fields, other, "registry, local or s3")),
+        };
+        let mounts = fields.take_bool("mounts")?.unwrap_or(false);
+        fields.finish(&kind)?;
+        Ok(Self { place, mounts })
+    }
 }
 
 impl Target {
@@ -203,6 +212,16 @@ fn registry(fields: &mut Fields) -> Result<Place, String> {
     Ok(Place::Registry(name))
 }
 
+/// A directory to read from.
+fn directory(fields: &mut Fields, kind: &str) -> Result<Place, String> {
+    let directory = needed(fields, "src", kind)?.into();
+    if fields.take("digest").is_some() {
+        return Err(fields.wrong("cannot honour `digest`: a cache in a directory is found by its tag"));
+    }
+    let tag = fields.take("tag").unwrap_or_else(|| TAG.to_owned());
+    Ok(Place::Local { directory, tag })
+}
+
 fn bucket(fields: &mut Fields) -> Result<Bucket, String> {
     let bucket = needed(fields, "bucket", "s3")?;
     let prefix = fields.take("prefix").unwrap_or_default();
@@ -258,10 +277,10 @@ mod tests {
 
     #[test]
     fn places_and_modes() {
-        let short = source("app:cache").unwrap();
-        assert!(matches!(short, Place::Registry(name) if name.to_string() == "docker.io/library/app:cache"));
-        let local = source("type=local,src=c,tag=v2").unwrap();
-        assert!(matches!(local, Place::Local { tag, .. } if tag == "v2"));
+        let short = Source::parse("app:cache").unwrap();
+        assert!(matches!(short.place, Place::Registry(name) if name.to_string() == "docker.io/library/app:cache"));
+        let local = Source::parse("type=local,src=c,tag=v2").unwrap();
+        assert!(matches!(local.place, Place::Local { tag, .. } if tag == "v2"));
         let s3 = Target::parse("type=s3,bucket=b,prefix=x/,name=a;b,mode=max,mounts=true,region=eu").unwrap();
         let Place::S3(bucket) = &s3.place else { panic!("{s3:?}") };
         assert_eq!((bucket.blobs.as_str(), bucket.names.len()), ("x/blobs/", 2));
@@ -286,13 +305,25 @@ mod tests {
             let error = Target::parse(text).unwrap_err();
             assert!(error.contains(want), "{text}: {error}");
         }
-        assert!(source("type=inline").unwrap_err().contains("type=registry"));
+        assert!(Source::parse("type=inline").unwrap_err().contains("type=registry"));
+    }
+
+    #[test]
+    fn mounts_are_taken_only_when_asked_for() {
+        assert!(!Source::parse("app:cache").unwrap().mounts);
+        for place in ["type=registry,ref=app:cache", "type=local,src=c", "type=s3,bucket=b"] {
+            let mounts = |more: &str| Source::parse(&format!("{place}{more}")).map(|from| from.mounts);
+            assert_eq!(mounts(""), Ok(false), "{place}");
+            assert_eq!(mounts(",mounts=false"), Ok(false), "{place}");
+            assert_eq!(mounts(",mounts=true"), Ok(true), "{place}");
+            mounts(",mounts=some").unwrap_err();
+        }
     }
 
     #[test]
     fn no_message_shows_a_key() {
         let text = "type=s3,bucket=b,access_key_id=AKIA,secret_access_key=hush,regoin=x";
-        let error = source(text).unwrap_err();
+        let error = Source::parse(text).unwrap_err();
         assert!(!error.contains("hush"), "{error}");
     }
 }
