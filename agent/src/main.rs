@@ -10,6 +10,7 @@ mod buildspec;
 mod cli;
 mod client;
 mod config;
+mod data_directory;
 mod environment;
 mod error;
 mod interrupt;

@@ -57,6 +57,6 @@ pub use progress::{BlobEvent, NoProgress, Progress};
 pub use pull::Resolved;
 pub use push::PushedHow;
 pub use reference::Reference;
-pub use secret::Secret;
+pub use secret::{Secret, without_login};
 pub use store::{BlobUse, BlobWriter, CheckReport, Claim, Finding, Growing, Store};
 pub use transport::retry::RetryBudget;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::digest::{Digest, shorten};
 use crate::error::{RegistryError, Result};
+use crate::secret::without_login;
 
 const DEFAULT_REGISTRY: &str = "docker.io";
 const LEGACY_DEFAULT_REGISTRY: &str = "index.docker.io";
@@ -161,7 +162,7 @@ impl FromStr for Reference {
             return Err(invalid(text, "64 hex digits are an image id, not a name"));
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            Some((rest, digest)) => (rest, Some(parse_digest(text, digest)?)),
             None => (text, None),
         };
         let (name, tag) = split_tag(rest);
@@ -192,8 +193,18 @@ impl FromStr for Reference {
 
 fn invalid(text: &str, reason: &'static str) -> RegistryError {
     RegistryError::InvalidReference {
-        text: shorten(text),
+        text: shorten(&without_login(text)),
         reason,
+    }
+}
+
+fn parse_digest(text: &str, digest: &str) -> Result<Digest> {
+    match digest.contains(['/', '@']) {
+        true => Err(invalid(
+            text,
+            "a digest follows an `@`; a login is no part of a name, but given by `docker login`",
+        )),
+        false => digest.parse(),
     }
 }
 
@@ -435,6 +446,22 @@ mod tests {
         }
         "a".repeat(300).parse::<Reference>().unwrap_err();
         parse("node").with_tag("a b").unwrap_err();
+    }
+
+    #[test]
+    fn no_message_shows_a_login() {
+        for text in [
+            "user:hunter2@host/x",
+            "user:hun@hunter2@host/x",
+            "user:@hunter2/x@host:5000/x",
+            "https://user:hunter2@host/x",
+            "user:hun@sha256:hunter2@host/x",
+        ] {
+            let error = text.parse::<Reference>().unwrap_err().to_string();
+            assert!(error.contains("host") && !error.contains("hunter2"), "{error}");
+        }
+        let error = format!("Node@{DIGEST}").parse::<Reference>().unwrap_err().to_string();
+        assert!(error.contains(DIGEST), "{error}");
     }
 
     proptest! {

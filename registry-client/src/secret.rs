@@ -1,4 +1,4 @@
-//! A text that is never printed.
+//! Texts that are never printed, and names without the logins in them.
 
 use std::fmt;
 
@@ -37,6 +37,31 @@ impl fmt::Display for Secret {
     }
 }
 
+/// What may follow an `@` that ends no login.
+const DIGESTS: [&str; 3] = ["sha256:", "sha384:", "sha512:"];
+
+/// Shows what was given as a name or an address, without the login that may stand in it: all before the last `@` that begins no digest.
+#[must_use]
+pub fn without_login(text: &str) -> String {
+    let mut end = text.len();
+    // From its end: a password may hold an `@`, too.
+    while let Some(at) = text[..end].rfind('@') {
+        let after = &text[at + 1..];
+        if !DIGESTS.iter().any(|digest| after.starts_with(digest)) {
+            return format!("{}***@{after}", scheme(&text[..at]));
+        }
+        end = at;
+    }
+    text.to_owned()
+}
+
+fn scheme(text: &str) -> &str {
+    match text.find("://") {
+        Some(colon) if text[..colon].bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => &text[..colon + 3],
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +71,21 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_login_is_not_shown_and_a_digest_is() {
+        for (text, want) in [
+            ("node:20", "node:20"),
+            ("node:20@sha256:12", "node:20@sha256:12"),
+            ("user:hunter2@host/x", "***@host/x"),
+            ("https://user:hunter2@host/x", "https://***@host/x"),
+            ("user:hunter2://@host/x", "***@host/x"),
+            ("user:hun@ter2@host:5000/x@sha256:12", "***@host:5000/x@sha256:12"),
+            ("user:hun@sha256:ter2@host/x", "***@host/x"),
+            ("hunter2@", "***@"),
+        ] {
+            assert_eq!(without_login(text), want, "{text}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{queue_failed, runtime};
 use crate::config::Config;
+use crate::data_directory;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
 use crate::processes;
@@ -39,6 +40,8 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
         once: args.once,
         lease: Duration::from_secs(args.lease),
     };
+    // Jobs are read from there, and what they build is kept there.
+    data_directory::open().map_err(data_directory::failed)?;
     processes::adopt_orphans();
     // The worker is the runtime's main future, so job processes are children of the main thread, whose end is the agent's.
     runtime()?.block_on(async {

@@ -15,7 +15,9 @@ pub(crate) use build::{builder, pushed};
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
+use roadstead_registry_client::without_login;
 
 use crate::error::CliError;
 use crate::queue::QueueError;
@@ -67,7 +69,7 @@ enum Command {
 /// Reads the command line and runs what it says. Each subcommand starts its own runtime, since some must enter namespaces
 /// before any thread exists.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| without_logins(error).exit());
     let result = match cli.command {
         Command::Build(args) => build::main(*args),
         Command::Image(args) => image::main(*args),
@@ -86,6 +88,17 @@ pub(crate) fn main() -> ExitCode {
         report(&error);
         error.kind.exit_code()
     })
+}
+
+/// Cuts logins from what a message about the command line quotes of it.
+pub(crate) fn without_logins(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg] {
+        if let Some(ContextValue::String(quoted)) = error.get(kind) {
+            let shown = without_login(quoted);
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
+    error
 }
 
 #[expect(clippy::print_stderr, reason = "the one place where errors are shown")]

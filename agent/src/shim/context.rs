@@ -8,7 +8,7 @@ use roadstead_registry_client::{Client, ClientOptions, Error, Store};
 
 use super::builders::Builders;
 use crate::client::Network;
-use crate::environment;
+use crate::data_directory;
 use crate::logs::Secrets;
 
 /// What the calls of one job share.
@@ -50,7 +50,7 @@ impl Context {
 
     /// The local images.
     pub(super) fn store(&self) -> Result<Store, Error> {
-        Store::open(&environment::data_directory().join("store"))
+        data_directory::store()
     }
 
     /// The names of the job's builder.

@@ -4,7 +4,7 @@
 //! and since a manifest of the repository refers to each blob, they can be mounted from there.
 
 use crate::layer::write::StepLayer;
-use roadstead_registry_client::{Descriptor, Digest, Manifest, Result, Store, media_type};
+use roadstead_registry_client::{Descriptor, Digest, Error, Manifest, Result, Store, media_type};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const CONFIG_TYPE: &str = "application/vnd.roadstead.cache.config.v1+json";
 /// The field of an image's config that holds the document of an inline cache.
 pub const INLINE_FIELD: &str = "roadstead.cache.v1";
+/// Largest size in bytes of all documents of one cache: some forty thousand steps, which take three times as much in memory. A document
+/// made to that end takes up to fifteen times its size.
+pub(super) const MAX_BYTES: u64 = 16 << 20;
 /// What other documents say is not understood here.
 const VERSION: u32 = 1;
 
@@ -49,11 +52,17 @@ impl CacheDocument {
         })
     }
 
-    /// Reads what an image's config holds in its own field, if there is something.
+    /// Reads what an image's config holds in its own field, if there is something. Other fields are passed over: in memory they could
+    /// become many times as large.
     #[must_use]
-    pub fn of_image(config: &serde_json::Map<String, serde_json::Value>) -> Option<Self> {
-        let document: Self = serde_json::from_value(config.get(INLINE_FIELD)?.clone()).ok()?;
-        (document.version == VERSION).then_some(document)
+    pub fn of_image(config: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(rename = "roadstead.cache.v1")]
+            cache: Option<CacheDocument>,
+        }
+        let config: Config = serde_json::from_slice(config).ok()?;
+        config.cache.filter(|document| document.version == VERSION)
     }
 
     /// The document as JSON; equal ones give equal bytes.
@@ -77,28 +86,34 @@ impl CacheDocument {
         self.mounts.retain(|_, layer| has(layer));
     }
 
-    /// All blobs it speaks of, each once, in the order of their digests.
-    pub(super) fn blobs(&self) -> Vec<Descriptor> {
+    /// All blobs it speaks of, some more than once.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let steps = self.steps.values().flatten();
         let layers = steps.chain(self.mounts.values());
-        let blobs = layers.filter_map(|layer| layer.descriptor.as_ref());
-        let by_digest: BTreeMap<&Digest, &Descriptor> = blobs.map(|blob| (&blob.digest, blob)).collect();
-        by_digest.into_values().cloned().collect()
+        layers.filter_map(|layer| layer.descriptor.as_ref())
     }
 
     /// Writes the document and its manifest into the store.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// When it is larger than what is read again, or the store cannot be written.
     pub fn write(&self, store: &Store) -> Result<Descriptor> {
         let config = self.to_value().to_string().into_bytes();
+        if config.len() as u64 > MAX_BYTES {
+            return Err(Error::InvalidDocument {
+                what: "cache",
+                reason: format!("it has {} bytes, and at most {MAX_BYTES} are read", config.len()),
+            });
+        }
+        // Each once, in the order of their digests.
+        let blobs: BTreeMap<&Digest, &Descriptor> = self.blobs().map(|blob| (&blob.digest, blob)).collect();
         store.put(&config)?;
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),
             artifact_type: None,
             config: Descriptor::of(CONFIG_TYPE, &config),
-            layers: self.blobs(),
+            layers: blobs.into_values().cloned().collect(),
             annotations: BTreeMap::new(),
             subject: None,
         };
@@ -130,7 +145,7 @@ mod tests {
         let mut document = CacheDocument::new(steps, BTreeMap::from([(Digest::of(b"m"), layer("m"))]));
         let bytes = document.to_value().to_string();
         assert_eq!(CacheDocument::parse(bytes.as_bytes()).unwrap(), document);
-        assert_eq!(document.blobs().len(), 3);
+        assert_eq!(document.blobs().count(), 3);
         let newer = bytes.replace("\"version\":1", "\"version\":2");
         assert_eq!(
             CacheDocument::parse(newer.as_bytes()).unwrap(),
@@ -139,8 +154,24 @@ mod tests {
         CacheDocument::parse(b"{").unwrap_err();
         document.keep_blobs(&BTreeSet::from([Digest::of(b"b")]));
         assert_eq!(
-            (document.blobs().len(), document.steps.len(), document.mounts.len()),
+            (document.blobs().count(), document.steps.len(), document.mounts.len()),
             (1, 3, 0)
         );
+    }
+
+    #[test]
+    fn read_from_an_image_s_own_field() {
+        let document = CacheDocument::new(BTreeMap::from([(Digest::of(b"1"), Some(layer("a")))]), BTreeMap::new());
+        let config = |value| serde_json::json!({ "os": "linux", INLINE_FIELD: value }).to_string();
+        let read = |value| CacheDocument::of_image(config(value).as_bytes());
+        assert_eq!(read(document.to_value()), Some(document));
+        for none in [
+            serde_json::json!(null),
+            serde_json::json!({"version": 2, "steps": {}}),
+            serde_json::json!([]),
+        ] {
+            assert_eq!(read(none), None);
+        }
+        assert_eq!(CacheDocument::of_image(b"{}"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Caches of other machines, taken in before a build: what their steps gave is known at once, blobs come when they are needed.
 
-use super::document::{CONFIG_TYPE, CacheDocument};
+use super::document::{CONFIG_TYPE, CacheDocument, MAX_BYTES};
 use super::local::Record;
 use crate::layer::write::StepLayer;
 use roadstead_registry_client::{
@@ -10,9 +10,7 @@ use roadstead_registry_client::{
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-/// Largest document read, in bytes: some hundred thousand steps.
-const MAX_DOCUMENT: u64 = 64 << 20;
-/// Documents of one index that are read; one is a platform.
+/// Images of one index that are read; one is a platform.
 const MAX_IMAGES: usize = 64;
 
 /// All caches that a build was given, in the order they were given.
@@ -58,7 +56,7 @@ impl Imported {
         self.places.push(Place {
             source,
             repository,
-            blobs: blobs.map(|blob| blob.digest).collect(),
+            blobs: blobs.map(|blob| blob.digest.clone()).collect(),
             documents,
         });
         Ok(steps)
@@ -154,9 +152,16 @@ async fn read(source: &dyn ImageSource) -> Result<Vec<CacheDocument>> {
         true => Index::parse(&bytes)?.manifests,
         false => vec![root],
     };
-    for image in images.iter().take(MAX_IMAGES) {
+    let mut room = MAX_BYTES;
+    // An index may name an image again and again.
+    let mut known = HashSet::new();
+    for image in images
+        .iter()
+        .filter(|image| known.insert(&image.digest))
+        .take(MAX_IMAGES)
+    {
         let manifest = Manifest::parse(&source.manifest(image).await?)?;
-        documents.extend(document(source, &manifest).await?);
+        documents.extend(document(source, &manifest, &mut room).await?);
     }
     match documents.is_empty() {
         true => Err(Error::InvalidDocument {
@@ -167,25 +172,105 @@ async fn read(source: &dyn ImageSource) -> Result<Vec<CacheDocument>> {
     }
 }
 
-/// What the manifest's own layers do not hold is not to be had.
-async fn document(source: &dyn ImageSource, manifest: &Manifest) -> Result<Option<CacheDocument>> {
+/// Reads the document of one image, which must fit into what is left of `room`. What the manifest's own layers do not hold is not to be
+/// had.
+async fn document(source: &dyn ImageSource, manifest: &Manifest, room: &mut u64) -> Result<Option<CacheDocument>> {
     let config = &manifest.config;
     let is_cache = config.media_type == CONFIG_TYPE;
     if !is_cache && !media_type::is_config(&config.media_type) {
         return Ok(None);
     }
-    let bytes = read_small(source, config, MAX_DOCUMENT).await?;
-    let invalid = |error: serde_json::Error| Error::InvalidDocument {
-        what: "cache",
-        reason: error.to_string(),
-    };
+    let invalid = |reason: String| Error::InvalidDocument { what: "cache", reason };
+    *room = room.checked_sub(config.size).ok_or_else(|| {
+        let label = source.label();
+        invalid(format!("{label} holds more than the {MAX_BYTES} bytes that are read"))
+    })?;
+    let bytes = read_small(source, config, config.size).await?;
     let document = match is_cache {
-        true => Some(CacheDocument::parse(&bytes).map_err(invalid)?),
-        false => CacheDocument::of_image(&serde_json::from_slice(&bytes).map_err(invalid)?),
+        true => Some(CacheDocument::parse(&bytes).map_err(|error| invalid(error.to_string()))?),
+        false => CacheDocument::of_image(&bytes),
     };
     let known: BTreeSet<Digest> = manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
     Ok(document.map(|mut document| {
         document.keep_blobs(&known);
         document
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadstead_registry_client::StoreImage;
+    use std::collections::BTreeMap;
+
+    /// An index of these images in a store of its own.
+    struct Cache {
+        store: Store,
+        images: Vec<Descriptor>,
+    }
+
+    impl Cache {
+        fn new(name: &str) -> Self {
+            let directory = std::env::temp_dir().join(format!("roadstead-imported-{name}-{}", std::process::id()));
+            Self {
+                store: Store::open(&directory).unwrap(),
+                images: Vec::new(),
+            }
+        }
+
+        /// Adds the manifest of a cache whose document is so large and knows one step.
+        fn add(&mut self, key: &[u8], bytes: usize) {
+            let steps = BTreeMap::from([(Digest::of(key), None)]);
+            let mut config = CacheDocument::new(steps, BTreeMap::new()).to_value().to_string();
+            config.extend(std::iter::repeat_n(' ', bytes.saturating_sub(config.len())));
+            let manifest = Manifest {
+                schema_version: 2,
+                media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+                artifact_type: None,
+                config: Descriptor::of(CONFIG_TYPE, config.as_bytes()),
+                layers: Vec::new(),
+                annotations: BTreeMap::new(),
+                subject: None,
+            };
+            self.store.put(config.as_bytes()).unwrap();
+            let bytes = manifest.to_bytes();
+            self.store.put(&bytes).unwrap();
+            self.images.push(Descriptor::of(media_type::OCI_MANIFEST, &bytes));
+        }
+
+        async fn read(&self) -> Result<usize> {
+            let index = serde_json::json!({ "schemaVersion": 2, "manifests": self.images }).to_string();
+            self.store.put(index.as_bytes())?;
+            let root = Descriptor::of(media_type::OCI_INDEX, index.as_bytes());
+            let source = StoreImage::described(&self.store, &root);
+            Imported::default().add(Arc::new(source), None, true).await
+        }
+    }
+
+    impl Drop for Cache {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(self.store.dir()).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_that_is_named_again_is_read_once() {
+        let mut cache = Cache::new("again");
+        cache.add(b"1", 5 << 20);
+        cache.images = vec![cache.images[0].clone(); MAX_IMAGES];
+        cache.add(b"2", 0);
+        assert_eq!(cache.read().await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn all_documents_of_a_cache_together_are_bounded() {
+        let mut cache = Cache::new("bounded");
+        for key in [b"1", b"2"] {
+            cache.add(key, 7 << 20);
+        }
+        assert_eq!(cache.read().await.unwrap(), 2);
+        cache.add(b"3", 7 << 20);
+        let error = cache.read().await.unwrap_err().to_string();
+        assert!(error.contains("holds more than the 16777216 bytes"), "{error}");
+    }
 }

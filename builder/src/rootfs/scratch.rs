@@ -52,7 +52,7 @@ impl Scratch {
 ///
 /// # Errors
 /// When it cannot be made.
-pub(crate) fn private_dir(path: &Path) -> Result<(), FileError> {
+pub fn private_dir(path: &Path) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let failed = |e| FileError::new("create directory", path, e);
     if let Some(parent) = path.parent() {

@@ -96,7 +96,9 @@ fn subordinate(uid: u32) -> Option<[(u32, u32); 2]> {
     ])
 }
 
-fn user_name(uid: u32) -> Option<String> {
+/// Finds the name that `/etc/passwd` gives a user.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -19,7 +19,7 @@ pub mod plan;
 mod seccomp;
 
 pub use child::child_main;
-pub use identity::{Identity, enter};
+pub use identity::{Identity, enter, user_name};
 pub use limits::Ulimit;
 pub use mounts::{Memory, mount_overlay, unmount};
 

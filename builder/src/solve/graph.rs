@@ -6,7 +6,7 @@ use super::variables::Globals;
 use crate::context::Context;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::instruction::near;
-use roadstead_registry_client::{Descriptor, Platform, Reference};
+use roadstead_registry_client::{Descriptor, Platform, Reference, without_login};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a stage or a `COPY --from` takes its files.
@@ -147,9 +147,9 @@ fn from_origin(file: &Dockerfile, index: usize, globals: &Globals, named: &Named
     if let Some(origin) = named.get(&image, platform.as_ref().unwrap_or(globals.platform())) {
         return Ok(origin);
     }
-    let reference = image
-        .parse()
-        .map_err(|e: roadstead_registry_client::Error| at(format!("invalid image name `{image}`: {e}")))?;
+    let reference = image.parse().map_err(|e: roadstead_registry_client::Error| {
+        at(format!("invalid image name `{}`: {e}", without_login(&image)))
+    })?;
     Ok(Origin::Image { reference, platform })
 }
 
@@ -171,6 +171,7 @@ pub(super) fn copy_origin(
         return Ok(Origin::Scratch);
     }
     let reference = from.parse().map_err(|e: roadstead_registry_client::Error| {
+        let from = without_login(from);
         BuildError::Other(format!("`from={from}` names no stage and no image: {e}"))
     })?;
     Ok(Origin::Image {

@@ -3,6 +3,7 @@
 
 use crate::binary::{is_root, roadstead};
 use crate::site::{Outcome, Site, files_below};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -191,4 +192,85 @@ fn what_is_no_data_directory_is_an_error() {
             outcome.log
         );
     }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Others could read the images, and stop all builds by holding a lock.
+#[test]
+fn only_its_owner_may_enter() {
+    let site = site();
+    let old = [site.data(), site.data().join("store"), site.data().join("cache")];
+    for path in &old {
+        std::fs::create_dir_all(path).unwrap();
+        set_mode(path, 0o755);
+    }
+    let layout = site.out("layout");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    site.build(&["-t", "app", "-o", &output]).good();
+    for part in ["", "store", "cache", "layers", "tmp", "cache-mounts"] {
+        assert_eq!(mode(&site.data().join(part)), 0o700, "{part}");
+    }
+    // What is exported is for others to read.
+    assert_eq!(mode(&layout), mode(&site.context()));
+    assert_eq!(mode(&layout.join("blobs/sha256")), mode(&site.context()));
+    let fresh = site.out("new/data");
+    let mut command = site.command(&["--call", "check"]);
+    Outcome::of(command.env("ROADSTEAD_DATA", &fresh).output().unwrap()).good();
+    assert!(!fresh.exists());
+    let mut command = Command::new(roadstead());
+    let command = site.prepare(&mut command).args(["image", "ls"]);
+    Outcome::of(command.env("ROADSTEAD_DATA", &fresh).output().unwrap()).good();
+    assert_eq!((mode(&fresh), mode(&fresh.join("store"))), (0o700, 0o700));
+}
+
+#[test]
+fn a_directory_that_holds_other_things_keeps_its_mode() {
+    let site = site();
+    std::fs::write(site.data().join("other"), "").unwrap();
+    set_mode(&site.data(), 0o755);
+    set_mode(&site.data().join("store"), 0o755);
+    site.build(&["-t", "app"]).good();
+    assert_eq!((mode(&site.data()), mode(&site.data().join("store"))), (0o755, 0o700));
+    set_mode(&site.data(), 0o1777);
+    let log = site.build(&["-t", "app"]).bad(1);
+    assert!(
+        log.contains(&format!(
+            "cannot use `{}`: other users can write to it",
+            site.data().display()
+        )),
+        "{log}"
+    );
+    assert_eq!(mode(&site.data()), 0o1777);
+}
+
+#[test]
+fn privileged_what_belongs_to_another_user_is_not_used() {
+    if !is_root("a foreign data directory") {
+        return;
+    }
+    let site = site();
+    site.build(&["-t", "app"]).good();
+    for part in ["", "store", "cache", "layers", "tmp"] {
+        let path = site.data().join(part);
+        chown(&path, Some(1), None).unwrap();
+        for arguments in [&["build", "-t", "app"][..], &["image", "ls"], &["cache", "du"]] {
+            let mut command = Command::new(roadstead());
+            let command = site.prepare(&mut command).args(arguments);
+            let context = (arguments[0] == "build").then(|| site.context());
+            let log = Outcome::of(command.args(context).output().unwrap()).bad(1);
+            let path = path.display().to_string();
+            let says = format!("cannot use `{}`: it belongs to user 1", path.trim_end_matches('/'));
+            assert!(log.contains(&says) && log.contains("not to user 0 (root)"), "{log}");
+            assert!(log.contains("hint: give it to the user who builds"), "{log}");
+        }
+        chown(&path, Some(0), None).unwrap();
+    }
+    site.build(&["-t", "app"]).good();
 }

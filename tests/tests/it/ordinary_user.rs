@@ -110,6 +110,31 @@ fn privileged_with_ranges_the_image_is_the_same_as_roots() {
 }
 
 #[test]
+fn privileged_a_data_directory_of_roots_is_not_used() {
+    if skip("privileged_a_data_directory_of_roots_is_not_used") {
+        return;
+    }
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let home = Home::new();
+    home.site.dockerfile(BASE);
+    let data = home.site.data();
+    chown(&data, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for ranges in ["", &ranges()] {
+        let log = home.build(ranges, &[]).bad(1);
+        let says = format!(
+            "cannot use `{}`: it belongs to user 0 (root), not to user {UID} (roadstead-test)",
+            data.display()
+        );
+        assert!(log.contains(&says), "{log}");
+    }
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    chown(&data, Some(UID), Some(UID)).unwrap();
+    home.build(&ranges(), &[]).good();
+    assert_eq!(std::fs::metadata(&data).unwrap().mode() & 0o777, 0o700);
+}
+
+#[test]
 fn privileged_mounts_work_for_an_ordinary_user_too() {
     if skip("privileged_mounts_work_for_an_ordinary_user_too") {
         return;

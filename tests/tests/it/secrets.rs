@@ -305,6 +305,49 @@ fn failures_do_not_tell_secrets() {
 }
 
 #[test]
+fn errors_about_names_do_not_tell_logins() {
+    let site = Site::new();
+    site.file("user.Dockerfile", "ARG BASE\nFROM $BASE\n")
+        .file("copy.Dockerfile", "ARG BASE\nFROM base\nCOPY --from=$BASE /x /x\n")
+        .dockerfile("FROM base\n");
+    let name = "user:hunter2@host.invalid/x";
+    let argument = format!("BASE={name}");
+    let dockerfile = |file: &str| site.context().join(file).display().to_string();
+    let (user, copy) = (dockerfile("user.Dockerfile"), dockerfile("copy.Dockerfile"));
+    for arguments in [
+        &["-t", name][..],
+        &["-o", &format!("type=image,name={name}")],
+        &["--cache-from", name],
+        &["--cache-from", &format!("https://{name}")],
+        &["--cache-to", &format!("type=registry,ref={name}")],
+        &["--cache-to", "type=registry,ref=a/b,secret_access_key=hunter2"],
+        &["--cache-to", "type=s3,bucket=b,SECRET_ACCESS_KEY=hunter2,x"],
+        &["--build-context", &format!("x=docker-image://{name}")],
+        &["--build-context", &format!("https://{name}")],
+        &["-f", &user, "--build-arg", &argument],
+        &["-f", &copy, "--build-arg", &argument],
+    ] {
+        let outcome = site.build(arguments);
+        assert_ne!(outcome.status, Some(0), "{arguments:?}: {}", outcome.log);
+        assert!(!outcome.log.contains("hunter2"), "{arguments:?}: {}", outcome.log);
+    }
+    for arguments in [
+        &["image", "pull", name][..],
+        &["image", "push", "base", name],
+        &["image", "tag", "base", name],
+        &["image", "copy", "store:base", name],
+        &["image", "rm", name],
+        &["build", ".", name],
+    ] {
+        let mut command = Command::new(crate::binary::roadstead());
+        let outcome = Outcome::of(site.prepare(&mut command).args(arguments).output().unwrap());
+        assert_ne!(outcome.status, Some(0), "{arguments:?}: {}", outcome.log);
+        assert!(outcome.log.contains("host.invalid"), "{arguments:?}: {}", outcome.log);
+        assert!(!outcome.log.contains("hunter2"), "{arguments:?}: {}", outcome.log);
+    }
+}
+
+#[test]
 fn build_arguments_are_no_secrets() {
     let site = Site::new();
     site.dockerfile("FROM base\nARG TOKEN\nRUN test -n \"$TOKEN\"\n");

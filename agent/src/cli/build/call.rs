@@ -5,13 +5,12 @@ use std::process::ExitCode;
 use roadstead_builder::dockerfile::outline::{self, Outline};
 use roadstead_builder::progress::Progress;
 use roadstead_builder::solve::{self, BuildError};
-use roadstead_registry_client::Store;
 
 use super::checks::{self, Checks};
 use super::source::Source;
 use super::{Args, describe, failed, findings, progress};
-use crate::environment;
 use crate::error::CliError;
+use crate::{data_directory, environment};
 
 /// A request in place of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +105,8 @@ impl Call {
     fn check(self, args: &Args, source: &Source) -> Result<ExitCode, CliError> {
         let directory = environment::data_directory().join("store");
         // A check leaves nothing behind, not even an empty store.
-        let store = directory.is_dir().then(|| Store::open(&directory)).transpose();
-        let store = store.map_err(CliError::failed)?;
+        let store = directory.is_dir().then(data_directory::store).transpose();
+        let store = store.map_err(data_directory::failed)?;
         let checks = Checks::of_file(args, source, store.as_ref())?;
         let file = source.dockerfile.source();
         super::super::print(&if self.json {

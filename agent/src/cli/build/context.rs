@@ -7,7 +7,9 @@ use roadstead_builder::context::Context;
 use roadstead_builder::context::ignore::Ignore;
 use roadstead_builder::context::remote::{GitRef, Remote, archive};
 use roadstead_builder::solve::{Fetcher, Named, NamedContexts};
-use roadstead_registry_client::{ImageSource as _, LayoutImage, NoProgress, Selection, StoreTarget, copy};
+use roadstead_registry_client::{
+    ImageSource as _, LayoutImage, NoProgress, Selection, StoreTarget, copy, without_login,
+};
 
 use super::dockerfile::{DockerfileText, MAX_DOCKERFILE, ignore_of};
 use crate::error::{CliError, FileError};
@@ -210,7 +212,10 @@ pub(super) async fn named(flags: &[String], fetcher: &Fetcher<'_>) -> Result<Nam
         let (name, value) = flag
             .split_once('=')
             .filter(|(name, value)| !name.is_empty() && !value.is_empty())
-            .ok_or_else(|| CliError::usage(format!("invalid build context `{flag}`: expected NAME=VALUE")))?;
+            .ok_or_else(|| {
+                let shown = without_login(flag);
+                CliError::usage(format!("invalid build context `{shown}`: expected NAME=VALUE"))
+            })?;
         contexts.insert(name, named_one(value, fetcher).await?);
     }
     Ok(contexts)

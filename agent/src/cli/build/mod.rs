@@ -44,7 +44,7 @@ use roadstead_registry_client::{Client, ClientOptions, Store};
 
 use rustix::process::Signal;
 
-use crate::environment;
+use crate::data_directory;
 use crate::error::{CliError, Kind};
 use crate::interrupt::Interrupt;
 use crate::processes;
@@ -90,7 +90,7 @@ impl Outside {
         let network = args.network.network()?;
         let defaults = Limits::default();
         Ok(Self {
-            data: environment::data_directory(),
+            data: data_directory::open().map_err(data_directory::failed)?,
             options: network.options().map_err(CliError::usage)?,
             limits: Limits {
                 bytes: network.max_layer_size.unwrap_or(defaults.bytes),

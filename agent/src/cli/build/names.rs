@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use roadstead_builder::image::form::Form;
 use roadstead_builder::solve;
-use roadstead_registry_client::{Platform, Reference};
+use roadstead_registry_client::{Platform, Reference, without_login};
 
 use super::flags::Args;
 use super::output::{ImageOutput, Output};
@@ -148,7 +148,7 @@ pub(super) fn tagged(name: &Reference) -> Result<Reference, CliError> {
 fn parse_tag(text: &str) -> Result<Reference, CliError> {
     let name: Reference = text
         .parse()
-        .map_err(|e| CliError::usage(format!("invalid tag `{text}`: {e}")))?;
+        .map_err(|e| CliError::usage(format!("invalid tag `{}`: {e}", without_login(text))))?;
     if name.digest().is_some() {
         return Err(CliError::usage(format!(
             "invalid tag `{text}`: a digest cannot be chosen"

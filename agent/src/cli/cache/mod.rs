@@ -15,7 +15,7 @@ use roadstead_builder::rootfs::scratch::Scratch;
 use roadstead_builder::sandbox;
 use roadstead_registry_client::Store;
 
-use crate::environment;
+use crate::data_directory;
 use crate::error::{CliError, FileError};
 
 /// Arguments of `roadstead cache`.
@@ -37,7 +37,7 @@ enum Command {
 
 pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
     // As an ordinary user, only from within have the files of layers the owners that builds see, and can be removed.
-    let data = environment::data_directory();
+    let data = data_directory::open().map_err(data_directory::failed)?;
     sandbox::enter().map_err(CliError::failed)?;
     if let Command::Check(args) = &args.command {
         return check::run(args, &data);

@@ -9,7 +9,7 @@ use roadstead_registry_client::{
 };
 
 use super::repository::RepositoryFlags;
-use crate::environment;
+use crate::data_directory;
 use crate::error::CliError;
 
 /// A place that can hold an image.
@@ -196,7 +196,7 @@ fn archive_target(file: &Path, kind: ArchiveKind, name: Option<&str>) -> Result<
 
 /// The local store, as `roadstead build` uses it.
 pub(in crate::cli) fn local_store() -> Result<Store, CliError> {
-    Store::open(&environment::data_directory().join("store")).map_err(CliError::registry)
+    data_directory::store().map_err(data_directory::failed)
 }
 
 fn reference(text: &str) -> Result<Reference, String> {

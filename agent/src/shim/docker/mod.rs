@@ -142,6 +142,7 @@ async fn parse<T: Parser>(session: &mut Session, name: &str, arguments: Vec<Stri
             Ok(Err(0))
         }
         Err(error) => {
+            let error = crate::cli::without_logins(error);
             session.stderr(error.to_string().as_bytes()).await?;
             Ok(Err(1))
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use roadstead_builder::layer::compression::Compression;
 use roadstead_builder::solve::CacheMode;
-use roadstead_registry_client::{Reference, Secret};
+use roadstead_registry_client::{Reference, Secret, without_login};
 
 use super::super::output::Fields;
 
@@ -201,14 +201,14 @@ fn needed(fields: &mut Fields, key: &str, kind: &str) -> Result<String, String> 
 
 fn reference(text: &str) -> Result<Reference, String> {
     text.parse()
-        .map_err(|e| format!("invalid name `{text}` of a cache: {e}"))
+        .map_err(|e| format!("invalid name `{}` of a cache: {e}", without_login(text)))
 }
 
 fn registry(fields: &mut Fields) -> Result<Place, String> {
     let text = needed(fields, "ref", "registry")?;
     let name = text
         .parse()
-        .map_err(|e| fields.wrong(format!("invalid name `{text}`: {e}")))?;
+        .map_err(|e| fields.wrong(format!("invalid name `{}`: {e}", without_login(&text))))?;
     Ok(Place::Registry(name))
 }
 
@@ -322,8 +322,19 @@ mod tests {
 
     #[test]
     fn no_message_shows_a_key() {
-        let text = "type=s3,bucket=b,access_key_id=AKIA,secret_access_key=hush,regoin=x";
-        let error = Source::parse(text).unwrap_err();
-        assert!(!error.contains("hush"), "{error}");
+        for text in [
+            "type=s3,bucket=b,access_key_id=AKIA,secret_access_key=hush,regoin=x",
+            "type=registry,ref=x/y,secret_access_key=hush",
+            "type=s3,bucket=b,SECRET_ACCESS_KEY=hush,foo",
+            "type=s3,bucket=b,secret_acces_key=hush",
+            "https://user:hush@host/x",
+            "user:hush@host/x",
+            "type=registry,ref=user:hush@host/x",
+            "type=s3,bucket=b,regoin=x,endpoint_url=https://user:hush@host",
+        ] {
+            for error in [Source::parse(text).unwrap_err(), Target::parse(text).unwrap_err()] {
+                assert!(!error.contains("hush"), "{text}: {error}");
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use roadstead_builder::dockerfile::csv;
 use roadstead_builder::dockerfile::instruction::distance;
+use roadstead_registry_client::without_login;
 
 /// Keys that belong to some type of output.
 pub(super) const KEYS: &[&str] = &[
@@ -29,6 +30,8 @@ pub(super) const KEYS: &[&str] = &[
 
 /// Keys whose values no message shows.
 const SECRETS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
+/// So many wrong letters still make a key one that may have been meant.
+const NEAR: usize = 3;
 
 /// Fields that were not looked at yet.
 #[derive(Debug)]
@@ -47,19 +50,22 @@ impl Fields {
         keys: &'static [&'static str],
         text: &str,
     ) -> Result<Self, String> {
-        let is_secret = SECRETS.iter().any(|key| text.contains(key));
-        let whole = if is_secret { "" } else { text };
-        let fields = csv::record(text).map_err(|e| format!("invalid {what} `{whole}`: {e}"))?;
+        let fields = csv::record(text).map_err(|e| unreadable(what, text, &e))?;
+        let shown = shown(text, &fields);
         let pair = |field: String| match field.split_once('=') {
-            Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), value.to_owned())),
-            None if is_secret => Err(format!("invalid {what}: a field has no value")),
-            None => Err(format!("invalid {what} `{text}`: `{field}` has no value")),
+            Some((key, value)) => Ok((lower(key), value.to_owned())),
+            // It may be the rest of a secret that holds a comma.
+            None if has_secret(&fields) => Err(format!("invalid {what} `{shown}`: a field has no value")),
+            None => {
+                let field = without_login(&field);
+                Err(format!("invalid {what} `{shown}`: `{field}` has no value"))
+            }
         };
-        let rest: Vec<(String, String)> = fields.into_iter().map(pair).collect::<Result<_, _>>()?;
+        let rest = fields.iter().cloned().map(pair).collect::<Result<_, _>>()?;
         Ok(Self {
             what,
             keys,
-            text: shown(text, &rest),
+            text: shown,
             rest,
         })
     }
@@ -82,8 +88,10 @@ impl Fields {
             "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
             _ => Err(format!(
-                "invalid `{key}={value}` in {} `{}`: it is true or false",
-                self.what, self.text
+                "invalid `{}` in {} `{}`: it is true or false",
+                shown_pair(key, &value),
+                self.what,
+                self.text
             )),
         }
     }
@@ -108,42 +116,73 @@ impl Fields {
             return Ok(());
         };
         let of = format!("of {} `{}`", self.what, self.text);
+        let pair = shown_pair(key, value);
         if self.keys.contains(&key.as_str()) {
-            return Err(format!(
-                "cannot honour `{key}={value}` {of}: type={kind} has no such key"
-            ));
+            return Err(format!("cannot honour `{pair}` {of}: type={kind} has no such key"));
         }
         if key == "compatibility-version" {
             return Err(format!(
-                "cannot honour `{key}={value}` {of}: images are written in one way here, which is none of BuildKit's"
+                "cannot honour `{pair}` {of}: images are written in one way here, which is none of BuildKit's"
             ));
         }
         if key == "registry.insecure" {
             return Err(format!(
-                "cannot honour `{key}={value}` {of}: `insecure = true` of registries.toml says that of a registry"
+                "cannot honour `{pair}` {of}: `insecure = true` of registries.toml says that of a registry"
             ));
         }
         let near = self
             .keys
             .iter()
             .min_by_key(|known| distance(known, key))
-            .filter(|known| distance(known, key) <= 3);
+            .filter(|known| distance(known, key) <= NEAR);
         let near = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
         Err(format!("there is no key `{key}` {of}{near}"))
     }
 }
 
+fn lower(key: &str) -> String {
+    key.trim().to_ascii_lowercase()
+}
+
+/// Whether a key's value is secret: a key that is nearly one of those was meant as one.
+fn is_secret(key: &str) -> bool {
+    SECRETS.iter().any(|secret| distance(secret, key) <= NEAR)
+}
+
+fn has_secret<T: AsRef<str>>(fields: &[T]) -> bool {
+    let key = |field: &T| field.as_ref().split_once('=').map(|(key, _)| lower(key));
+    fields.iter().filter_map(key).any(|key| is_secret(&key))
+}
+
 /// The text as messages show it: without what is secret in it.
-fn shown(text: &str, fields: &[(String, String)]) -> String {
-    let is_secret = |key: &str| SECRETS.contains(&key);
-    if !fields.iter().any(|(key, _)| is_secret(key)) {
+fn shown(text: &str, fields: &[String]) -> String {
+    let has_secret = has_secret(fields);
+    if !has_secret && !text.contains('@') {
         return text.to_owned();
     }
-    let field = |(key, value): &(String, String)| match is_secret(key) {
-        true => format!("{key}=***"),
-        false => format!("{key}={value}"),
+    let field = |field: &String| match field.split_once('=') {
+        Some((key, value)) => shown_pair(&lower(key), value),
+        None if has_secret => "***".to_owned(),
+        None => without_login(field),
     };
     fields.iter().map(field).collect::<Vec<_>>().join(",")
+}
+
+/// A field as messages show it. Names and addresses may hold a login.
+fn shown_pair(key: &str, value: &str) -> String {
+    match is_secret(key) {
+        true => format!("{key}=***"),
+        false => format!("{key}={}", without_login(value)),
+    }
+}
+
+/// The message for a text whose quotes are not in order. Where its fields begin and end is a guess, so that all of it may be secret.
+fn unreadable(what: &str, text: &str, error: &csv::CsvError) -> String {
+    let guessed: Vec<&str> = text.split([',', '"']).collect();
+    match has_secret(&guessed) || text.contains('@') {
+        true => format!("invalid {what}: its quotes are not in order"),
+        false => format!("invalid {what} `{text}`: {error}"),
+    }
 }
 
 #[cfg(test)]
@@ -170,5 +209,30 @@ mod tests {
                 .contains("true or false")
         );
         assert!(Fields::read("output", KEYS, "push").unwrap_err().contains("no value"));
+    }
+
+    #[test]
+    fn no_message_shows_a_secret() {
+        for text in [
+            "secret_access_key=HUSH,zzz=1",
+            "zzz=1,SECRET_ACCESS_KEY=HUSH",
+            "secret_acces_key=HUSH",
+            "session_tokens=HUSH",
+            " Session_Token =HUSH",
+            "access_key_id=HUSH,HUSH",
+            "HUSH,access_key_id=1",
+            "secret_access_key=HU\"HUSH",
+            "\"secret_access_key=HUSH",
+            "zzz=user:HUSH@host",
+            "user:HUSH@host/x",
+            "zzz=\"user:HUSH@host",
+        ] {
+            let error = Fields::read("output", KEYS, text).and_then(|fields| fields.finish("tar"));
+            let error = error.unwrap_err();
+            assert!(!error.contains("HUSH"), "{text}: {error}");
+        }
+        let digest = "name=a@sha256:12,x=1";
+        let error = Fields::read("output", KEYS, digest).unwrap().finish("tar").unwrap_err();
+        assert!(error.contains(digest), "{error}");
     }
 }

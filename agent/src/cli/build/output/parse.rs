@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use roadstead_builder::image::form::Form;
 use roadstead_builder::layer::compression::Compression;
-use roadstead_registry_client::Reference;
+use roadstead_registry_client::{Reference, without_login};
 
 use super::fields::{Fields, KEYS};
 use super::{Defaults, ImageOutput, Output, annotation};
@@ -102,7 +102,7 @@ fn names(fields: &mut Fields) -> Result<Vec<Reference>, String> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let parse = |name: &str| {
         name.parse()
-            .map_err(|e| fields.wrong(format!("invalid name `{name}`: {e}")))
+            .map_err(|e| fields.wrong(format!("invalid name `{}`: {e}", without_login(name))))
     };
     names.map(parse).collect()
 }

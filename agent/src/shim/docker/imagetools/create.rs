@@ -10,7 +10,7 @@ use clap::Parser;
 use roadstead_proto::record::PushedImage;
 use roadstead_registry_client::{
     Client, ComposedIndex, Descriptor, Error, ImageSource, Index, Manifest, NoProgress, Reference, Selection, copy,
-    media_type, select,
+    media_type, select, without_login,
 };
 
 use super::source::{Source, locate};
@@ -148,7 +148,7 @@ fn read_file(path: &Path) -> io::Result<String> {
 }
 
 fn tag(text: &str) -> Result<Reference, String> {
-    let wrong = |reason: String| format!("invalid tag `{}`: {reason}", text.escape_debug());
+    let wrong = |reason: String| format!("invalid tag `{}`: {reason}", without_login(text).escape_debug());
     let name: Reference = text.parse().map_err(|error: Error| wrong(error.to_string()))?;
     if name.digest().is_some() {
         return Err(wrong("a digest cannot be chosen".to_owned()));

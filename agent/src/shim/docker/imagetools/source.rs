@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use roadstead_registry_client::{Descriptor, Digest, Error, Reference};
+use roadstead_registry_client::{Descriptor, Digest, Error, Reference, without_login};
 use serde::Deserialize;
 
 /// An image or index to put into the new one.
@@ -28,7 +28,12 @@ impl Source {
     /// Reads a source.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let wrong = |reason: String| format!("cannot honour the source `{}`: {reason}", text.escape_debug());
+        let wrong = |reason: String| {
+            format!(
+                "cannot honour the source `{}`: {reason}",
+                without_login(text).escape_debug()
+            )
+        };
         let digest = |text: &str| text.parse::<Digest>().map_err(|error| wrong(error.to_string()));
         let mut source = Self {
             reference: None,
