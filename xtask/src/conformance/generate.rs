@@ -142,8 +142,9 @@ fn context(draw: &mut Draw) -> Vec<String> {
             3 => format!("chmod {} dir/b", draw.one(&["600", "4755", "000", "1777"])),
             4 => "tar -C dir --owner=3 --group=4 -cf arch.tar . 2>/dev/null || true".to_owned(),
             5 => "tar -C dir -czf arch.tgz b".to_owned(),
-            6 => format!("touch -d '200{number}-01-01' {path}"),
-            _ => format!("[ -d {path} ] || echo {number} > {path}"),
+            // Never through a link: it may lead out of the context, to this machine's own files.
+            6 => format!("[ -L {path} ] || touch -d '200{number}-01-01' {path}"),
+            _ => format!("[ -L {path} ] || [ -d {path} ] || echo {number} > {path}"),
         });
     }
     if draw.chance(25) {
@@ -325,4 +326,33 @@ fn heredoc(draw: &mut Draw) -> String {
         "COPY <<{delimiter} {}\n\t{body}\nsecond line\n{end}",
         draw.one(&["/here", "/here/", "/h/e/re", "/data/one"])
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{capture, program};
+
+    /// The scripts run as whoever calls, beside that one's files.
+    #[test]
+    fn no_context_writes_through_its_links() {
+        let base = std::env::temp_dir().join(format!("xtask-generate-{}", std::process::id()));
+        let outside = base.join("outside");
+        for seed in 1..=150 {
+            let inside = base.join(format!("context-{seed}"));
+            std::fs::create_dir_all(&inside).unwrap();
+            std::fs::write(&outside, "mine").unwrap();
+            let before = std::fs::metadata(&outside).unwrap().modified().unwrap();
+            let script = Parts::draw(seed).case("random/case").context;
+            let script = script.replace("/etc/passwd", &outside.to_string_lossy());
+            capture(program("sh").args(["-euc", &script]).current_dir(&inside)).unwrap();
+            assert_eq!(std::fs::read(&outside).unwrap(), b"mine", "seed {seed}: {script}");
+            assert_eq!(
+                std::fs::metadata(&outside).unwrap().modified().unwrap(),
+                before,
+                "seed {seed}: {script}"
+            );
+        }
+        std::fs::remove_dir_all(&base).unwrap();
+    }
 }
