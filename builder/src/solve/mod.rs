@@ -14,6 +14,7 @@ mod fetch;
 mod graph;
 mod history;
 mod images;
+mod lookup;
 mod lost;
 mod mounts;
 mod named;
