@@ -129,9 +129,7 @@ impl CacheMount {
     /// # Errors
     /// When a directory cannot be read.
     pub fn state(&self) -> Result<Digest, FileError> {
-        let mut key = KeyBuilder::new("cache mount state");
-        add_state(&Dir::open(&self.path)?, Path::new(""), &mut key)?;
-        Ok(key.finish())
+        state_of(&self.path)
     }
 
     /// The directory itself.
@@ -139,6 +137,16 @@ impl CacheMount {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The same of a directory that is about to become one: what others do with it then does not count.
+///
+/// # Errors
+/// As for [`CacheMount::state`].
+pub fn state_of(path: &Path) -> Result<Digest, FileError> {
+    let mut key = KeyBuilder::new("cache mount state");
+    add_state(&Dir::open(path)?, Path::new(""), &mut key)?;
+    Ok(key.finish())
 }
 
 fn add_state(root: &Dir, path: &Path, key: &mut KeyBuilder) -> Result<(), FileError> {

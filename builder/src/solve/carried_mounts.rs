@@ -4,7 +4,7 @@ use super::error::{BuildError, Result};
 use super::shared::Shared;
 use super::tools::Tools;
 use crate::beneath::Dir;
-use crate::cache::mounts::{CacheMount, SavedMount};
+use crate::cache::mounts::{SavedMount, state_of};
 use crate::layer::compression::Compression;
 use crate::layer::digest_reader::DigestReader;
 use crate::layer::extract;
@@ -71,10 +71,10 @@ fn unpack(shared: &Shared, blob: &Digest, diff_id: &Digest, path: &Path) -> std:
     }
 }
 
-/// Notes that a mount was filled with `layer`: as long as nobody changes it, it needs not be saved again.
-pub(super) fn note_filled(mount: &CacheMount, layer: &StepLayer) -> Result<()> {
-    let (state, layer) = (mount.state()?, layer.clone());
-    Ok(mount.note_saved(&SavedMount { layer, state })?)
+/// What is to be noted of a mount that was filled with `layer`: as long as nobody changes it, it needs not be saved again.
+pub(super) fn filled(layer: &StepLayer, path: &Path) -> Result<SavedMount> {
+    let (state, layer) = (state_of(path)?, layer.clone());
+    Ok(SavedMount { layer, state })
 }
 
 /// Packs what the mount `key` holds now, or gives what was saved of it when nothing has changed. `None` when somebody uses it.

@@ -286,9 +286,10 @@ impl Wanted {
         shared.used.add_mount(key);
         let carried = std::cell::Cell::new(None);
         let fill = |path: &Path| -> Result<()> {
-            carried.set(carried_mounts::fill(shared, key, path)?);
-            if carried.get().is_some() {
-                return give(path, *access);
+            if let Some(layer) = carried_mounts::fill(shared, key, path)? {
+                give(path, *access)?;
+                carried.set(Some(carried_mounts::filled(layer, path)?));
+                return Ok(());
             }
             match &self.origin {
                 Files::Nothing => {}
@@ -309,8 +310,8 @@ impl Wanted {
         let mounts = &shared.tools.mounts;
         let taken = mounts.take(key, sharing, || shared.cancel.is_canceled(), fill)?;
         let taken = taken.ok_or(BuildError::Canceled)?;
-        if let Some(layer) = carried.get() {
-            carried_mounts::note_filled(&taken, layer)?;
+        if let Some(saved) = carried.take() {
+            taken.note_saved(&saved)?;
         }
         Ok(taken)
     }
