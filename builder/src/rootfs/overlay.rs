@@ -89,12 +89,34 @@ impl ChainId {
     }
 }
 
+/// How root file systems are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RootForm {
+    /// Overlays over the unpacked layers.
+    #[default]
+    Overlay,
+    /// A directory with all files for each stage: where nothing can be mounted.
+    Directories,
+}
+
+impl RootForm {
+    /// The form that goes with a sandbox.
+    #[must_use]
+    pub fn of(kind: sandbox::Kind) -> Self {
+        match kind {
+            sandbox::Kind::Namespaces => Self::Overlay,
+            sandbox::Kind::Chroot | sandbox::Kind::Nothing => Self::Directories,
+        }
+    }
+}
+
 /// The directory of unpacked layers, and the scratch directory of one build on the same file system.
 #[derive(Debug, Clone)]
 pub struct Layers {
     pub(super) dir: PathBuf,
     pub(super) scratch: PathBuf,
     limits: Limits,
+    form: RootForm,
     pub(super) sound: Sound,
 }
 
@@ -126,6 +148,7 @@ impl Layers {
             dir: dir.to_owned(),
             scratch: scratch.to_owned(),
             limits: Limits::default(),
+            form: RootForm::default(),
             sound: Sound::default(),
         })
     }
@@ -135,6 +158,19 @@ impl Layers {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Sets how root file systems are made.
+    #[must_use]
+    pub fn in_form(mut self, form: RootForm) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// How root file systems are made.
+    #[must_use]
+    pub fn form(&self) -> RootForm {
+        self.form
     }
 
     /// How large a layer may be, unpacked or written.

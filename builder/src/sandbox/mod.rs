@@ -16,12 +16,14 @@ pub mod interpreter;
 mod limits;
 mod mounts;
 pub mod plan;
+mod probe;
 mod seccomp;
 
 pub use child::child_main;
-pub use identity::{Identity, enter, user_name};
+pub use identity::{Identity, user_name};
 pub use limits::Ulimit;
 pub use mounts::{Memory, mount_overlay, unmount};
+pub use probe::{Choice, Kind, Place, enter};
 
 use plan::Plan;
 use std::io::{self, Write as _};

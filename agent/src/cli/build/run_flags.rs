@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use roadstead_builder::dockerfile::instruction::Network;
-use roadstead_builder::sandbox::Ulimit;
+use roadstead_builder::sandbox::{Choice, Ulimit};
 use roadstead_builder::solve::{Host, RunOptions};
 
 use crate::config;
@@ -26,6 +26,15 @@ pub(super) struct RunFlags {
     /// Resource limit of RUN commands, such as nofile=1024:2048; may be repeated.
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<Ulimit>,
+    /// What RUN commands are kept in: namespaces, or chroot where neither mounts nor user namespaces are allowed; auto takes the first
+    /// that works, none runs no command.
+    #[arg(
+        long,
+        env = "ROADSTEAD_SANDBOX",
+        value_name = "auto|namespaces|chroot|none",
+        default_value = "auto"
+    )]
+    pub(super) sandbox: Choice,
     /// Allow what docker asks about: network.host is allowed in any case, the others are refused.
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<String>,
