@@ -4,6 +4,7 @@
 mod attributes;
 mod make;
 mod remove;
+mod rename;
 
 pub use attributes::kept_xattr;
 

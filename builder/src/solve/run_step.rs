@@ -211,10 +211,14 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     }
     root.make_dirs(&clean(Path::new(&task.cwd)), None)?;
     let user = resolve_user(&root, &task.user)?;
+    let aside = scratch.join("aside");
+    directories(&aside, Path::new(""))?;
     let plan = Plan {
         rootfs: rootfs.path().to_owned(),
         mounts,
         no_network: task.no_network,
+        allow_metadata: shared.request.run.allow_metadata,
+        aside,
         argv: task.argv.clone(),
         env: environment(shared, task, &user.home, &ready.env),
         cwd: task.cwd.clone().into(),
@@ -427,7 +431,7 @@ fn environment(shared: &Shared, task: &Task, home: &str, secrets: &[(String, Str
 }
 
 fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
-    let mut running = sandbox::start(plan)?;
+    let mut running = sandbox::start(plan, shared.tools.place.kind)?;
     let registered = shared.cancel.register(running.id());
     let (out, err) = running.output();
     let last = std::thread::scope(|scope| {

@@ -20,6 +20,10 @@ pub(super) struct RunFlags {
     /// Network of RUN commands that don't say themselves; `default` is the host's.
     #[arg(long = "network", value_enum, value_name = "MODE")]
     mode: Option<NetworkMode>,
+    /// Let RUN commands ask this machine's endpoints of credentials and metadata (IMDS, ECS, EKS Pod Identity), which they otherwise
+    /// cannot reach.
+    #[arg(long)]
+    allow_metadata: bool,
     /// Size of /dev/shm of RUN commands [default: 64m].
     #[arg(long, value_name = "SIZE", value_parser = config::size)]
     shm_size: Option<u64>,
@@ -76,6 +80,7 @@ impl RunFlags {
                 Some(NetworkMode::Host) => Network::Host,
                 Some(NetworkMode::None) => Network::None,
             },
+            allow_metadata: self.allow_metadata,
         }
     }
 }
