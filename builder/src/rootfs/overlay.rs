@@ -6,7 +6,7 @@
 use super::kept::{FILES, Sound};
 use crate::beneath::{Dir, FileError};
 use crate::layer::digest_reader::DigestReader;
-use crate::layer::extract::{self, ExtractError};
+use crate::layer::extract::{self, ExtractError, Form};
 use crate::layer::limits::Limits;
 use crate::layer::write::Layer;
 use crate::sandbox::{self, SandboxError};
@@ -229,7 +229,7 @@ impl Layers {
         let mut archive = DigestReader::new(blob);
         let lowers = self.lowers(below)?;
         let options = extract::Options {
-            layer: true,
+            form: Form::Overlay,
             owner: None,
             lowers: &lowers,
             limits: self.limits,
