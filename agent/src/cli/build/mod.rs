@@ -145,6 +145,7 @@ async fn build_and_export(
         layers: Layers::open(&outside.data.join("layers"), &scratch.path())
             .map_err(CliError::failed)?
             .with_limits(outside.limits)
+            .with_progress(&progress)
             .in_form(RootForm::of(place.kind)),
         cache: super::cache::local_cache(&outside.data, &store)?.with_scratch(&scratch.path()),
         mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
