@@ -312,8 +312,8 @@ impl Extractor<'_> {
         owner: Owner,
     ) -> Result<()> {
         let there = dir.metadata(name)?;
-        let stays = entry.kind == EntryType::Directory
-            && there.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory);
+        let stays =
+            entry.kind == EntryType::Directory && there.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory);
         if there.is_some() && !stays {
             dir.remove_all(name)?;
             self.forget(path);

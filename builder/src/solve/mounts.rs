@@ -15,8 +15,8 @@ use crate::layer::limits::Limits;
 use crate::layer::write::StepLayer;
 use crate::rootfs::copy::{self, Target};
 use crate::rootfs::overlay::{ChainId, Rootfs};
-use crate::sandbox::Memory;
 use crate::sandbox::plan;
+use crate::sandbox::{Kind, Memory};
 use crate::ssh::proxy::Proxy;
 use roadstead_registry_client::Digest;
 use std::collections::BTreeMap;
@@ -161,28 +161,38 @@ impl Ready {
         for (number, one) in wanted.iter().enumerate() {
             one.prepare(shared, scratch, number, &mut ready)?;
         }
-        ready.take_caches(wanted, shared)?;
+        ready.take_caches(wanted, shared, scratch)?;
         Ok(ready)
     }
 
     /// Takes each cache once, by the strictest sharing that one of its mounts asks for. All commands take them in the order of their whole
     /// keys, by which they are locked, so that no two wait for each other.
-    fn take_caches(&mut self, wanted: &[Wanted], shared: &Shared) -> Result<()> {
+    fn take_caches(&mut self, wanted: &[Wanted], shared: &Shared, scratch: &Path) -> Result<()> {
         let mut caches: BTreeMap<Digest, (&Wanted, Sharing)> = BTreeMap::new();
         for one in wanted {
             let Mount::Cache { sharing, .. } = &one.mount else {
                 continue;
             };
-            let (_, strictest) = caches.entry(one.cache_key(shared)).or_insert((one, *sharing));
-            *strictest = (*strictest).max(*sharing);
+            // What is lent can be lent to one command at a time.
+            let sharing = match (shared.tools.place.kind, *sharing) {
+                (Kind::Chroot, Sharing::Shared) => Sharing::Locked,
+                (_, sharing) => sharing,
+            };
+            let (_, strictest) = caches.entry(one.cache_key(shared)).or_insert((one, sharing));
+            *strictest = (*strictest).max(sharing);
         }
         for (key, (one, sharing)) in caches {
             let cache = one.cache(shared, &key, sharing)?;
             self.has_changed |= one.origin.has_changed();
             self.caches.insert(key, cache);
         }
-        self.mounts
-            .extend(wanted.iter().filter_map(|one| one.cache_bind(&self.caches, shared)));
+        for one in wanted {
+            let mount = match shared.tools.place.kind {
+                Kind::Chroot => one.lent_cache(&self.caches, shared, scratch, &self.mounts)?,
+                _ => one.cache_bind(&self.caches, shared),
+            };
+            self.mounts.extend(mount);
+        }
         Ok(())
     }
 }
@@ -203,6 +213,11 @@ impl Wanted {
                 size: *size,
                 mode: TMPFS_MODE,
             }),
+            Mount::Bind { source, .. } if shared.tools.place.kind == Kind::Chroot => {
+                let mount = self.lent_files(shared, source, &scratch.join(format!("bind-{number}")))?;
+                ready.has_changed |= self.origin.has_changed();
+                ready.mounts.push(mount);
+            }
             Mount::Bind { source, writable, .. } => {
                 let (rootfs, source) = self.files(shared, source)?;
                 ready.has_changed |= self.origin.has_changed();
@@ -251,6 +266,72 @@ impl Wanted {
             _ => layers.mount_readonly(&chain)?,
         };
         Ok((rootfs, Path::new(".").join(clean(Path::new(source)))))
+    }
+
+    /// Copies the files that are shown to `directory`, from where they are lent: what the command writes is seen by nobody else.
+    fn lent_files(&self, shared: &Shared, source: &str, directory: &Path) -> Result<plan::Mount> {
+        super::run_step::directories(directory, Path::new(""))?;
+        let single = match &self.origin {
+            Files::Nothing => None,
+            Files::Directory(shown) => {
+                copy_into(&shown.tree, &shown.selected, directory)?;
+                single_file(&shown.selected)
+            }
+            Files::Layers(layers) => {
+                let chain = ChainId::stack(layers.iter().map(|layer| &layer.diff_id));
+                let rootfs = shared.tools.layers.mount_readonly(&chain)?;
+                let tree = Tree::rootfs(rootfs.path())?;
+                let selected = tree.select(source, &Choice::default())?;
+                copy_into(&tree, &selected, directory)?;
+                single_file(&selected)
+            }
+        };
+        Ok(plan::Mount::Lend {
+            source: single.map_or_else(|| directory.to_owned(), |name| directory.join(name)),
+            target: self.target.clone(),
+            stays: false,
+        })
+    }
+
+    /// Says how a cache that was taken is lent. A second time in one command it is a link to the first; one that is not to be written is
+    /// a copy.
+    fn lent_cache(
+        &self,
+        caches: &BTreeMap<Digest, CacheMount>,
+        shared: &Shared,
+        scratch: &Path,
+        lent: &[plan::Mount],
+    ) -> Result<Option<plan::Mount>> {
+        let Mount::Cache { writable, .. } = &self.mount else {
+            return Ok(None);
+        };
+        let Some(cache) = caches.get(&self.cache_key(shared)) else {
+            return Ok(None);
+        };
+        let own = scratch.join(format!("cache-{}", lent.len()));
+        let first = lent.iter().find_map(|mount| match mount {
+            plan::Mount::Lend { source, target, .. } if source == cache.path() => Some(target),
+            _ => None,
+        });
+        let source = match (first, writable) {
+            (Some(first), _) => {
+                std::os::unix::fs::symlink(first, &own).map_err(|e| FileError::new("create link", &own, e))?;
+                own
+            }
+            (None, true) => cache.path().to_owned(),
+            (None, false) => {
+                super::run_step::directories(&own, Path::new(""))?;
+                let tree = Tree::rootfs(cache.path())?;
+                let selected = tree.select(".", &Choice::default())?;
+                copy_into(&tree, &selected, &own)?;
+                own
+            }
+        };
+        Ok(Some(plan::Mount::Lend {
+            stays: source == cache.path(),
+            source,
+            target: self.target.clone(),
+        }))
     }
 
     /// Says how a cache that was taken is mounted.
@@ -343,6 +424,15 @@ impl Wanted {
                 text.ok_or_else(|| BuildError::Other(format!("secret `{id}` is no text: it cannot be a variable")))?;
             ready.env.push((name.clone(), text.to_owned()));
         }
+        if target.is_some() && shared.tools.place.kind == Kind::Chroot {
+            ready.mounts.push(plan::Mount::Secret {
+                content: secret.bytes().to_vec(),
+                target: self.target.clone(),
+                owner: (access.uid, access.gid),
+                mode: access.mode,
+            });
+            return Ok(());
+        }
         if target.is_some() {
             let memory = Memory::mount(&scratch.join(format!("secret-{number}")))?;
             let file = memory.path().join("secret");
@@ -372,7 +462,21 @@ impl Wanted {
                 false => Ok(()),
             };
         };
-        let memory = Memory::mount(&scratch.join(format!("ssh-{number}")))?;
+        let directory = scratch.join(format!("ssh-{number}"));
+        if shared.tools.place.kind == Kind::Chroot {
+            crate::rootfs::scratch::private_dir(&directory)?;
+            let socket = directory.join("agent");
+            let proxy = Proxy::listen(&socket, agent.clone()).map_err(|e| FileError::new("listen on", &socket, e))?;
+            give(&socket, *access)?;
+            ready.mounts.push(plan::Mount::Lend {
+                source: socket,
+                target: self.target.clone(),
+                stays: false,
+            });
+            ready._held.push(Held::Proxy(proxy));
+            return Ok(());
+        }
+        let memory = Memory::mount(&directory)?;
         let socket = memory.path().join("agent");
         let proxy = Proxy::listen(&socket, agent.clone()).map_err(|e| FileError::new("listen on", &socket, e))?;
         give(&socket, *access)?;

@@ -12,7 +12,7 @@ use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
 use crate::image::config::DEFAULT_PATH;
 use crate::progress::{Stream, Vertex};
 use crate::rootfs::aside::Aside;
-use crate::rootfs::overlay::{ChainId, RootForm};
+use crate::rootfs::overlay::ChainId;
 use crate::rootfs::users::resolve_user;
 use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
 use crate::sandbox::{self, SandboxError, interpreter};
@@ -198,31 +198,91 @@ fn run(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex) -> Resu
 fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scratch: &Path) -> Result<(Record, bool)> {
     let shown = shown_files(shared, task, scratch)?;
     let mut ready = Ready::prepare(&task.mounts, shared, scratch)?;
-    let mut mounts = all_mounts(&mut ready, shown.mounts);
-    // Where nothing is mounted, the sandbox shows a tree what it is to see, and takes it back.
-    let is_tree = shared.tools.layers.form() == RootForm::Directories;
-    if !is_tree {
-        point_at(&mounts, &shown.mount_points)?;
+    let mounts = all_mounts(&mut ready, shown.mounts);
+    match shared.tools.place.kind {
+        sandbox::Kind::Chroot => run_in_tree(shared, task, chain, vertex, scratch, (ready, mounts)),
+        _ => run_mounted(
+            shared,
+            task,
+            chain,
+            vertex,
+            scratch,
+            (ready, mounts, &shown.mount_points),
+        ),
     }
-    let rootfs = shared.tools.layers.mount(chain, Some(&shown.mount_points))?;
+}
+
+/// Runs in an overlay, with everything mounted.
+fn run_mounted(
+    shared: &Shared,
+    task: &Task,
+    chain: &[ChainId],
+    vertex: &Vertex,
+    scratch: &Path,
+    (ready, mut mounts, mount_points): (Ready, Vec<Mount>, &Path),
+) -> Result<(Record, bool)> {
+    point_at(&mounts, mount_points)?;
+    let rootfs = shared.tools.layers.mount(chain, Some(mount_points))?;
     let root = Dir::open(rootfs.path())?;
     let mut made = vec![];
-    for name in MOUNT_POINT_DIRS.iter().filter(|_| !is_tree) {
+    for name in MOUNT_POINT_DIRS {
         // A layer may have deleted what lies below it.
         if root.metadata(std::ffi::OsStr::new(name))?.is_none() {
             root.create_dir(std::ffi::OsStr::new(name), 0o755)?;
             made.push(name.into());
         }
     }
-    for mount in mounts.iter_mut().filter(|_| !is_tree) {
+    for mount in &mut mounts {
         made.extend(ensure_target(&root, mount)?);
     }
+    command(shared, &plan(shared, task, &root, scratch, (&ready, mounts))?, vertex)?;
+    drop(root);
+    let steady = !ready.has_changed;
+    drop(ready);
+    // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
+    Ok((keep_run(shared, rootfs, chain, &made, task.packing)?, steady))
+}
+
+/// Runs in a tree of files. The sandbox puts in place what the command is to see, and takes it back.
+fn run_in_tree(
+    shared: &Shared,
+    task: &Task,
+    chain: &[ChainId],
+    vertex: &Vertex,
+    scratch: &Path,
+    (ready, mounts): (Ready, Vec<Mount>),
+) -> Result<(Record, bool)> {
+    let rootfs = shared.tools.layers.mount(chain, None)?;
+    let root = Dir::open(rootfs.path())?;
+    let plan = plan(shared, task, &root, scratch, (&ready, mounts))?;
+    command(shared, &plan, vertex)?;
+    drop(root);
+    let report = sandbox::chroot::report(&plan)?;
+    let steady = !ready.has_changed;
+    drop(ready);
+    let aside = Aside {
+        untouched_dirs: report.untouched_dirs,
+        untouched: report.untouched,
+        ..Aside::default()
+    };
+    let _slot = shared.slot()?;
+    Ok((keep(shared, rootfs, chain, Some(chain), &aside, task.packing)?, steady))
+}
+
+/// Says what the sandbox is to do in `root`.
+fn plan(
+    shared: &Shared,
+    task: &Task,
+    root: &Dir,
+    scratch: &Path,
+    (ready, mounts): (&Ready, Vec<Mount>),
+) -> Result<Plan> {
     root.make_dirs(&clean(Path::new(&task.cwd)), None)?;
-    let user = resolve_user(&root, &task.user)?;
+    let user = resolve_user(root, &task.user)?;
     let aside = scratch.join("aside");
     directories(&aside, Path::new(""))?;
-    let plan = Plan {
-        rootfs: rootfs.path().to_owned(),
+    Ok(Plan {
+        rootfs: root.path().to_owned(),
         mounts,
         no_network: task.no_network,
         allow_metadata: shared.request.run.allow_metadata,
@@ -236,18 +296,7 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
         hostname: shared.hostname.clone(),
         shm_size: shared.request.run.shm_size.unwrap_or(SHM_SIZE),
         ulimits: shared.request.run.ulimits.clone(),
-    };
-    drop(root);
-    command(shared, &plan, vertex)?;
-    let steady = !ready.has_changed;
-    drop(ready);
-    if is_tree {
-        let _slot = shared.slot()?;
-        let record = keep(shared, rootfs, chain, Some(chain), &Aside::default(), task.packing)?;
-        return Ok((record, steady));
-    }
-    // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
-    Ok((keep_run(shared, rootfs, chain, &made, task.packing)?, steady))
+    })
 }
 
 /// Puts the mounts in the order in which one can lie within another, and the builder's own files behind them.
@@ -372,7 +421,7 @@ fn tempdir(scratch: &Path) -> Result<PathBuf> {
 
 /// Makes `path` below `base` with mode 0755 throughout: the command sees these directories, and a layer may come to hold them, so they
 /// must not have the caller's umask.
-fn directories(base: &Path, path: &Path) -> Result<()> {
+pub(super) fn directories(base: &Path, path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let mut full = base.to_owned();
     for part in std::iter::once(std::ffi::OsStr::new("")).chain(path.iter()) {
@@ -419,9 +468,21 @@ fn shown_files(shared: &Shared, task: &Task, scratch: &Path) -> Result<Shown> {
         let (source, target) = (scratch.join("shown").join(target), Path::new(target));
         directories(&scratch.join("shown"), target.parent().unwrap_or(Path::new("")))?;
         write(&source, &content, mode)?;
-        mounts.push(Mount::file(&source, Path::new("/").join(target)));
+        mounts.push(show(shared, &source, Path::new("/").join(target)));
     }
     Ok(Shown { mount_points, mounts })
+}
+
+/// Shows a file of the builder's own, read-only where that can be held.
+fn show(shared: &Shared, source: &Path, target: PathBuf) -> Mount {
+    match shared.tools.place.kind {
+        sandbox::Kind::Chroot => Mount::Lend {
+            source: source.to_owned(),
+            target,
+            stays: false,
+        },
+        _ => Mount::file(source, target),
+    }
 }
 
 fn environment(shared: &Shared, task: &Task, home: &str, secrets: &[(String, String)]) -> Vec<(String, String)> {
