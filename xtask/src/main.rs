@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod cage;
 mod command;
 mod conformance;
 mod demo;
