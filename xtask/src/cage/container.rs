@@ -102,13 +102,9 @@ impl<'a> Cage<'a> {
         Ok(cage)
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// What it sees of the machine.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+    /// Where roadstead is once it is installed, in the cage and on the machine.
+    pub(crate) fn roadstead(&self) -> PathBuf {
+        self.directory.join("bin/roadstead")
     }
 
     /// Makes sure that what is started in it later is as confined as its first process.
@@ -151,10 +147,9 @@ impl<'a> Cage<'a> {
         exec
     }
 
-    /// Puts roadstead into the cage, and gives its path there, which is one of the machine as well. A build that was asked for must run
-    /// there as it is.
-    pub(crate) fn install(&self, asked_for: Option<&Path>) -> Result<PathBuf> {
-        let there = self.directory.join("bin/roadstead");
+    /// Puts roadstead into the cage. A binary that was asked for must run there as it is.
+    pub(crate) fn install(&self, asked_for: Option<&Path>) -> Result<()> {
+        let there = self.roadstead();
         let put = |from: &Path| std::fs::copy(from, &there).map_err(TaskError::at("copy", from));
         let runs = || succeeds(&mut self.command(&there, ["--version"]));
         match asked_for {
@@ -166,7 +161,7 @@ impl<'a> Cage<'a> {
             put(&workspace::build_static("dev")?)?;
         }
         match runs() {
-            true => Ok(there),
+            true => Ok(()),
             false => Err(TaskError::new(
                 "roadstead does not run in the cage; is it linked statically?",
             )),

@@ -53,7 +53,8 @@ pub(super) fn run(
         return Ok(());
     };
     let cage = Cage::start(docker, shared, &workshop.cases(), kind)?;
-    let there = cage.install(asked_for)?;
+    cage.install(asked_for)?;
+    let there = cage.roadstead();
     let sides = Sides {
         workshop,
         outside: Side {
