@@ -5,7 +5,7 @@ count=$1
   i=0; while [ $i -lt $count ]; do echo "int f$i(void);"; i=$((i + 1)); done
   echo 'int main(void) { long sum = 0;'
   i=0; while [ $i -lt $count ]; do echo "sum += f$i();"; i=$((i + 1)); done
-  echo 'printf("%ld\n", sum); return 0; }'
+  printf '%s\n' 'printf("%ld\n", sum); return 0; }'
 } > main.c
 i=0
 while [ $i -lt $count ]; do

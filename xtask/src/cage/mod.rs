@@ -1,6 +1,8 @@
 //! `cargo xtask cage`: builds where nothing can be mounted and no namespace made, as in a container with Docker's defaults.
 
 mod container;
+mod endpoint;
+mod hostile;
 mod options;
 mod orphans;
 mod place;
@@ -35,9 +37,15 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     }
     let site = Site::open("cage", options.binary.as_deref())?;
     if options.outside {
+        if options.hostile {
+            return hostile::run_all(&site, Place::Outside);
+        }
         return runs::run(&site, &[Place::Outside], &names, false);
     }
     let cage = site.cage(options.kind, options.binary.as_deref())?;
+    if options.hostile {
+        return hostile::run_all(&site, Place::Inside(&cage));
+    }
     let places = match options.compare {
         true => vec![Place::Outside, Place::Inside(&cage)],
         false => vec![Place::Inside(&cage)],
