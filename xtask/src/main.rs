@@ -48,7 +48,7 @@ cage   the contexts of tests/cage, whose commands are those of real projects, bu
        times; with --ptrace, the container has that capability; with --overlay, the data lies on its own root; with --hostile, a
        program that tries to get out
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill,
-       corrupt, together, killed-builds, killed-w1, docker";
+       corrupt, together, killed-builds, killed-w1, killed-cage, docker";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -102,6 +102,14 @@ impl<'a> Cage<'a> {
         Ok(cage)
     }
 
+    pub(super) fn client(&self) -> Command {
+        self.docker.client()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where roadstead is once it is installed, in the cage and on the machine.
     pub(crate) fn roadstead(&self) -> PathBuf {
         self.directory.join("bin/roadstead")

@@ -6,6 +6,7 @@ mod hostile;
 mod options;
 mod orphans;
 mod place;
+mod residents;
 mod runs;
 mod site;
 
@@ -17,7 +18,7 @@ use crate::workspace;
 pub(crate) use container::{Cage, Kind};
 use options::Options;
 pub(crate) use place::Place;
-use site::Site;
+pub(crate) use site::Site;
 
 const NEEDS: [Need; 3] = [
     Need::Program("mmdebstrap", "mmdebstrap"),
