@@ -68,6 +68,17 @@ impl Dir {
         fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty())
             .map_err(self.error("set attribute of", name))
     }
+
+    /// Removes one extended attribute of the file itself; absence is success.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub fn remove_xattr(&self, name: &OsStr, key: &OsStr) -> Result<()> {
+        match fs::lremovexattr(self.proc_path(name), key) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+            Err(e) => Err(self.error("remove attribute of", name)(e)),
+        }
+    }
 }
 
 /// Tells whether an attribute belongs in an image. Overlay's own would let a layer steer the mount; labels are the host's.

@@ -4,10 +4,11 @@
 mod attributes;
 mod make;
 mod remove;
+mod rename;
 
 pub use attributes::kept_xattr;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -186,6 +187,22 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(self.error("stat", name)(e)),
         }
+    }
+
+    /// Gives what tells this directory from any that is made in its place: device, inode, and when it was made, where the file system
+    /// knows that.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub fn identity(&self) -> Result<[u64; 4]> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let stat = fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted).map_err(self.error("stat", ""))?;
+        let born = match StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME) {
+            true => (stat.stx_btime.tv_sec.cast_unsigned(), u64::from(stat.stx_btime.tv_nsec)),
+            false => (0, 0),
+        };
+        let device = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        Ok([device, stat.stx_ino, born.0, born.1])
     }
 
     /// Lists the names in this directory in byte order.

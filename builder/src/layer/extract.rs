@@ -1,10 +1,13 @@
 //! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
 
 use super::limits::{Counter, Exceeded, Limits};
+use super::lowers;
+use super::own::Own;
 use super::read::{Entry, TarReader};
 use super::sparse::Sparse;
 use crate::beneath::{Dir, FileError, Owner, clean, kind};
-use rustix::fs::{FileType, makedev};
+use rustix::fs::{FileType, Stat, makedev};
+use rustix::io::Errno;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -50,11 +53,23 @@ impl ExtractError {
 
 type Result<T> = std::result::Result<T, ExtractError>;
 
+/// What an archive is unpacked as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Files, whatever they are called (ADD).
+    #[default]
+    Archive,
+    /// An image layer, into a directory of its own: its whiteouts become those of the overlay.
+    Overlay,
+    /// An image layer, applied to the files of those below: its whiteouts remove. What comes out is what an overlay of all would show.
+    Tree,
+}
+
 /// Says how to unpack.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    /// Whiteout entries become overlay whiteouts and opaque directories (an image layer) rather than files (ADD).
-    pub layer: bool,
+    /// What it is unpacked as.
+    pub form: Form,
     /// Given to everything unpacked, in place of the archive's owners.
     pub owner: Option<Owner>,
     /// Lower layers, uppermost first: a directory that the archive implies takes its mode and owner from there.
@@ -129,8 +144,10 @@ pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<
         root,
         options,
         made: HashSet::new(),
+        own: (options.form == Form::Tree).then(Own::default),
         times: Vec::new(),
     };
+    extractor.note(root, OsStr::new(""))?;
     let mut archive = TarReader::new(options.limits.stream(archive));
     let mut counter = Counter::new(options.limits);
     while let Some(entry) = archive.next_entry()? {
@@ -138,7 +155,7 @@ pub fn extract(archive: impl Read, root: &Dir, options: &Options<'_>) -> Result<
         counter.add(size).map_err(ExtractError::TooLarge)?;
         extractor.entry(&entry, &mut archive.content())?;
     }
-    if options.layer {
+    if options.form != Form::Archive {
         // What follows the end mark (padding, signatures) still counts for the digest: read it to the end.
         io::copy(&mut archive.into_inner(), &mut io::sink())?;
     }
@@ -150,6 +167,8 @@ struct Extractor<'a> {
     options: &'a Options<'a>,
     /// Directories known to exist with the right metadata.
     made: HashSet<PathBuf>,
+    /// What is the layer's own, where it is applied to the files of others.
+    own: Option<Own>,
     /// Times of directories, set last since every new entry changes them.
     times: Vec<(PathBuf, i64)>,
 }
@@ -175,17 +194,18 @@ impl Extractor<'_> {
             return self.root_entry(entry, owner);
         };
         let parent_dir = self.parent(parent)?;
-        if self.options.layer
+        if self.options.form != Form::Archive
             && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.")
         {
-            return whiteout(&parent_dir, OsStr::from_bytes(hidden), &path);
+            return self.whiteout(&parent_dir, OsStr::from_bytes(hidden), &path);
         }
         self.place(entry, content, &parent_dir, name, &path, owner)
     }
 
-    /// The archive's own root: it counts for a layer, not for ADD into an existing directory.
+    /// The archive's own root: it counts for a layer by itself, not for ADD into an existing directory. The root of several layers is
+    /// nobody's: the overlay takes the uppermost directory's, which is a new one.
     fn root_entry(&self, entry: &Entry, owner: Owner) -> Result<()> {
-        if self.options.layer {
+        if self.options.form == Form::Overlay {
             self.root.set_owner(OsStr::new("."), owner)?;
             self.root.set_mode(OsStr::new("."), entry.mode)?;
         }
@@ -218,17 +238,33 @@ impl Extractor<'_> {
                 }
                 let dir = self.root.find_dir(&above)?;
                 match dir.metadata(part)? {
-                    Some(stat) if matches!(kind(&stat), FileType::Directory | FileType::Symlink) => {}
+                    Some(stat) if self.leads_on(&stat) => {}
                     Some(_) => {
                         dir.remove_all(part)?;
                         self.implied(&dir, part, &prefix)?;
+                        self.hide_lower(&dir, part)?;
                     }
                     None => self.implied(&dir, part, &prefix)?,
                 }
+                self.note(&dir, part)?;
                 self.made.insert(prefix.clone());
             }
         }
-        Ok(self.root.find_dir(path)?)
+        let found = self.root.find_dir(path)?;
+        if !self.is_own(&found, OsStr::new(""))? {
+            // A link of this layer leads to a directory of another one. In a directory of its own it would lead nowhere.
+            return Err(FileError::new("open directory", found.path(), Errno::NOENT).into());
+        }
+        Ok(found)
+    }
+
+    /// Tells whether a path may go on through what stands there. A link of a layer below is hidden by the directory that is implied.
+    fn leads_on(&self, stat: &Stat) -> bool {
+        match kind(stat) {
+            FileType::Directory => true,
+            FileType::Symlink => self.own.as_ref().is_none_or(|own| own.has(stat)),
+            _ => false,
+        }
     }
 
     fn implied(&self, dir: &Dir, name: &OsStr, path: &Path) -> Result<()> {
@@ -236,24 +272,34 @@ impl Extractor<'_> {
         if let Some(owner) = self.options.owner {
             dir.set_owner(name, owner)?;
         }
-        for lower in self.options.lowers {
-            let Some(parent) = path.parent() else { break };
-            let Ok(below) = lower.plain_dir(parent) else { continue };
-            let Some(stat) = below.metadata(name)? else { continue };
-            if kind(&stat) == FileType::Directory {
-                dir.set_owner(
-                    name,
-                    Owner {
-                        uid: stat.st_uid,
-                        gid: stat.st_gid,
-                    },
-                )?;
-                dir.set_mode(name, stat.st_mode)?;
-                dir.set_mtime(name, stat.st_mtime, 0)?;
-            }
-            break;
+        if let Some(stat) = lowers::metadata(self.options.lowers, path)?
+            && kind(&stat) == FileType::Directory
+        {
+            let owner = Owner {
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+            };
+            dir.set_owner(name, owner)?;
+            dir.set_mode(name, stat.st_mode)?;
+            dir.set_mtime(name, stat.st_mtime, 0)?;
         }
         Ok(())
+    }
+
+    /// Has a directory that took the place of something else show nothing of the layers below: that was hidden before.
+    fn hide_lower(&self, dir: &Dir, name: &OsStr) -> Result<()> {
+        match self.options.form {
+            Form::Overlay => Ok(dir.set_xattr(name, OsStr::new(OPAQUE_XATTR), b"y")?),
+            Form::Archive | Form::Tree => Ok(()),
+        }
+    }
+
+    /// Forgets the directories at and below a path that was removed.
+    fn forget(&mut self, path: &Path) {
+        // Whoever knows a directory knows those above it.
+        if self.made.contains(path) {
+            self.made.retain(|known| !known.starts_with(path));
+        }
     }
 
     fn place(
@@ -265,18 +311,21 @@ impl Extractor<'_> {
         path: &Path,
         owner: Owner,
     ) -> Result<()> {
-        match dir.metadata(name)? {
-            Some(stat) if entry.kind == EntryType::Directory && kind(&stat) == FileType::Directory => {}
-            Some(_) => {
-                dir.remove_all(name)?;
-                self.made.retain(|p| !p.starts_with(path));
-            }
-            None => {}
+        let there = dir.metadata(name)?;
+        let stays = entry.kind == EntryType::Directory
+            && there.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory);
+        if there.is_some() && !stays {
+            dir.remove_all(name)?;
+            self.forget(path);
         }
         match entry.kind {
             EntryType::Directory => {
-                if dir.metadata(name)?.is_none() {
-                    dir.create_dir(name, 0o700)?;
+                match there {
+                    Some(_) if stays => self.take_over(dir, name)?,
+                    there => {
+                        dir.create_dir(name, 0o700)?;
+                        there.map_or(Ok(()), |_| self.hide_lower(dir, name))?;
+                    }
                 }
                 self.made.insert(path.to_owned());
             }
@@ -301,7 +350,18 @@ impl Extractor<'_> {
         self.finish_entry(entry, dir, name, path, owner)
     }
 
+    /// Makes a directory of the layers below this layer's own: it has no attributes but those that its entry gives it.
+    fn take_over(&self, dir: &Dir, name: &OsStr) -> Result<()> {
+        if !self.is_own(dir, name)? {
+            for (key, _) in dir.xattrs(name)? {
+                dir.remove_xattr(name, &key)?;
+            }
+        }
+        Ok(())
+    }
+
     fn finish_entry(&mut self, entry: &Entry, dir: &Dir, name: &OsStr, path: &Path, owner: Owner) -> Result<()> {
+        self.note(dir, name)?;
         dir.set_owner(name, owner)?;
         if entry.kind != EntryType::Symlink {
             // After the owner: chown clears setuid.
@@ -328,13 +388,61 @@ impl Extractor<'_> {
             return Err(missing());
         };
         let from = self.root.find_dir(parent).map_err(|_| missing())?;
-        if from
-            .metadata(target_name)?
-            .is_none_or(|stat| kind(&stat) == FileType::Directory)
-        {
+        let is_file = |stat: &Stat| kind(stat) != FileType::Directory;
+        if !from.metadata(target_name)?.as_ref().is_some_and(is_file) || !self.is_own(&from, target_name)? {
             return Err(missing());
         }
         Ok(dir.create_hard_link(name, &from, target_name)?)
+    }
+
+    /// Takes `.wh.NAME`, a deletion, and `.wh..wh..opq`, which hides what the layers below have in a directory.
+    fn whiteout(&mut self, dir: &Dir, hidden: &OsStr, path: &Path) -> Result<()> {
+        if hidden == OsStr::new(".wh..opq") {
+            return self.opaque(dir);
+        }
+        if hidden.as_bytes().starts_with(b".wh.") {
+            // Bookkeeping of aufs (`.wh..wh.plnk`): nothing to unpack.
+            return Ok(());
+        }
+        if hidden.is_empty() || hidden == OsStr::new(".") || hidden == OsStr::new("..") {
+            return Err(ExtractError::Entry {
+                path: path.to_owned(),
+                what: "is a whiteout of nothing",
+            });
+        }
+        dir.remove_all(hidden)?;
+        self.forget(&path.with_file_name(hidden));
+        if self.own.is_some() {
+            return Ok(());
+        }
+        Ok(dir.create_node(hidden, FileType::CharacterDevice, 0, 0)?)
+    }
+
+    fn opaque(&self, dir: &Dir) -> Result<()> {
+        match &self.own {
+            // The overlay shows everything in its top, whatever is said of it.
+            Some(_) if dir.path() == self.root.path() => Ok(()),
+            Some(own) => Ok(own.only(dir)?),
+            None => Ok(dir.set_xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR), b"y")?),
+        }
+    }
+
+    /// Notes that `name` is the layer's own.
+    fn note(&mut self, dir: &Dir, name: &OsStr) -> Result<()> {
+        if let Some(own) = &mut self.own
+            && let Some(stat) = dir.metadata(name)?
+        {
+            own.note(&stat);
+        }
+        Ok(())
+    }
+
+    /// Tells whether `name` is the layer's own; in a directory of its own everything is.
+    fn is_own(&self, dir: &Dir, name: &OsStr) -> Result<bool> {
+        match &self.own {
+            Some(own) => Ok(dir.metadata(name)?.is_some_and(|stat| own.has(&stat))),
+            None => Ok(true),
+        }
     }
 
     fn finish(self) -> Result<()> {
@@ -391,25 +499,6 @@ fn node(entry: &Entry, dir: &Dir, name: &OsStr) -> Result<()> {
     Ok(dir.create_node(name, file_type, entry.mode, device)?)
 }
 
-/// Turns `.wh.NAME` into an overlay whiteout and `.wh..wh..opq` into an opaque directory.
-fn whiteout(dir: &Dir, hidden: &OsStr, path: &Path) -> Result<()> {
-    if hidden == OsStr::new(".wh..opq") {
-        return Ok(dir.set_xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR), b"y")?);
-    }
-    if hidden.as_bytes().starts_with(b".wh.") {
-        // Bookkeeping of aufs (`.wh..wh.plnk`): nothing to unpack.
-        return Ok(());
-    }
-    if hidden.is_empty() || hidden == OsStr::new(".") || hidden == OsStr::new("..") {
-        return Err(ExtractError::Entry {
-            path: path.to_owned(),
-            what: "is a whiteout of nothing",
-        });
-    }
-    dir.remove_all(hidden)?;
-    Ok(dir.create_node(hidden, FileType::CharacterDevice, 0, 0)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,7 +544,10 @@ mod tests {
             bytes,
             &Dir::open(&base).unwrap(),
             &Options {
-                layer,
+                form: match layer {
+                    true => Form::Overlay,
+                    false => Form::Archive,
+                },
                 owner,
                 lowers: &[],
                 limits: Limits { bytes: 5000, files: 5 },

@@ -6,6 +6,8 @@ mod deflate;
 pub(crate) mod digest_reader;
 pub mod extract;
 pub mod limits;
+pub mod lowers;
+mod own;
 pub mod read;
 pub mod recompress;
 pub mod sparse;

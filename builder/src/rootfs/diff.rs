@@ -1,12 +1,13 @@
-//! What a step changed: the upper directory of its overlay, written as a layer; or a whole root file system, written as a tar.
+//! What a step changed: the upper directory of its overlay, written as a layer; or a whole root file system, written as a tar. What a
+//! step changed in a tree that has no overlay is for `changes` to find, and written by the same hand.
 
 use crate::beneath::{Dir, FileError, kind};
-use crate::layer::extract::OPAQUE_XATTR;
 use crate::layer::limits::{Counter, Exceeded, Limits};
+use crate::layer::lowers::{self, is_opaque, is_whiteout};
 use crate::layer::tar::{EntryHeader, TarWriter};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,9 @@ pub enum DiffError {
     /// A file has a name that readers of a layer take for a deletion.
     #[error("cannot keep `/{}`: in an image layer a name that begins with `.wh.` means a deletion", .0.display())]
     Whiteout(PathBuf),
+    /// A device that stands for a deletion where layers lie unpacked.
+    #[error("cannot keep `/{}`: a device 0:0 is reserved", .0.display())]
+    Reserved(PathBuf),
     /// A directory is nested too deeply.
     #[error("cannot keep a directory nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
@@ -61,57 +65,56 @@ pub struct Options<'a> {
 /// # Errors
 /// When reading or writing fails.
 pub fn write<W: Write>(root: &Dir, tar: &mut TarWriter<W>, options: &Options<'_>) -> Result<usize, DiffError> {
-    let mut writer = Writer {
-        root,
-        tar,
-        options,
-        names: HashMap::new(),
-        count: 0,
-        counter: Counter::new(options.limits),
-    };
-    writer.directory(Path::new(""), 0)?;
+    let mut writer = Writer::new(tar, options);
+    writer.directory(root, Path::new(""), 0)?;
     Ok(writer.count)
 }
 
-struct Writer<'a, W: Write> {
-    root: &'a Dir,
+/// Writes entries, and counts them.
+pub(super) struct Writer<'a, W: Write> {
     tar: &'a mut TarWriter<W>,
     options: &'a Options<'a>,
     /// First path of files with several names.
     names: HashMap<(u64, u64), PathBuf>,
-    count: usize,
+    pub(super) count: usize,
     counter: Counter,
 }
 
-impl<W: Write> Writer<'_, W> {
-    fn directory(&mut self, path: &Path, depth: usize) -> Result<(), DiffError> {
+impl<'a, W: Write> Writer<'a, W> {
+    pub(super) fn new(tar: &'a mut TarWriter<W>, options: &'a Options<'a>) -> Self {
+        Self {
+            tar,
+            options,
+            names: HashMap::new(),
+            count: 0,
+            counter: Counter::new(options.limits),
+        }
+    }
+
+    fn directory(&mut self, root: &Dir, path: &Path, depth: usize) -> Result<(), DiffError> {
         if depth > MAX_DEPTH {
             return Err(DiffError::TooDeep);
         }
-        let dir = self.root.plain_dir(path)?;
+        let dir = root.plain_dir(path)?;
         if self.options.whiteouts
             && !path.as_os_str().is_empty()
-            && dir
-                .xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR))?
-                .is_some_and(|v| v == b"y")
-            && self.options.lowers.iter().any(|lower| lower.plain_dir(path).is_ok())
+            && is_opaque(&dir)?
+            && lowers::has_directory(self.options.lowers, path)?
         {
-            self.marker(&path.join(".wh..wh..opq"))?;
+            self.opaque(path)?;
         }
         for name in dir.names()? {
             let full = path.join(&name);
             if self.options.leave_out.contains(&full) {
                 continue;
             }
-            if self.options.whiteouts && name.as_encoded_bytes().starts_with(b".wh.") {
-                return Err(DiffError::Whiteout(full));
+            if self.options.whiteouts {
+                check_name(&name, &full)?;
             }
             let Some(stat) = dir.metadata(&name)? else { continue };
             let file_type = kind(&stat);
-            if self.options.whiteouts && file_type == FileType::CharacterDevice && stat.st_rdev == 0 {
-                let mut hidden = std::ffi::OsString::from(".wh.");
-                hidden.push(&name);
-                self.marker(&path.join(hidden))?;
+            if self.options.whiteouts && is_whiteout(&stat) {
+                self.whiteout(&full)?;
                 continue;
             }
             // A socket cannot live in a tar; its maker makes it again.
@@ -120,10 +123,22 @@ impl<W: Write> Writer<'_, W> {
             }
             self.entry(&dir, &name, &full, &stat)?;
             if file_type == FileType::Directory {
-                self.directory(&full, depth + 1)?;
+                self.directory(root, &full, depth + 1)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes that nothing of the layers below is at `path` any more.
+    pub(super) fn whiteout(&mut self, path: &Path) -> Result<(), DiffError> {
+        let mut hidden = OsString::from(".wh.");
+        hidden.push(path.file_name().unwrap_or_default());
+        self.marker(&path.with_file_name(hidden))
+    }
+
+    /// Writes that the directory `path` shows nothing of the layers below.
+    pub(super) fn opaque(&mut self, path: &Path) -> Result<(), DiffError> {
+        self.marker(&path.join(".wh..wh..opq"))
     }
 
     fn marker(&mut self, path: &Path) -> Result<(), DiffError> {
@@ -144,14 +159,16 @@ impl<W: Write> Writer<'_, W> {
         self.tar.append(&header, &mut io::empty()).map_err(DiffError::Write)
     }
 
-    fn entry(&mut self, dir: &Dir, name: &OsStr, path: &Path, stat: &Stat) -> Result<(), DiffError> {
+    /// Writes one file. Tells whether its time was set, and with it the time of its last change.
+    pub(super) fn entry(&mut self, dir: &Dir, name: &OsStr, path: &Path, stat: &Stat) -> Result<bool, DiffError> {
         let file_type = kind(stat);
         let mtime = self
             .options
             .epoch
             .map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
         // The archive holds whole seconds: later steps must not see more, or what they write depends on who unpacked the layer.
-        if !self.options.read_only && (mtime != stat.st_mtime || stat.st_mtime_nsec != 0) {
+        let is_touched = !self.options.read_only && (mtime != stat.st_mtime || stat.st_mtime_nsec != 0);
+        if is_touched {
             dir.set_mtime(name, mtime, 0)?;
         }
         let target = if file_type == FileType::Symlink {
@@ -190,8 +207,18 @@ impl<W: Write> Writer<'_, W> {
         self.counter.add(if has_content { header.size } else { 0 })?;
         if has_content && header.size > 0 {
             let mut file = dir.open_file(name)?;
-            return self.tar.append(&header, &mut file).map_err(DiffError::Write);
+            self.tar.append(&header, &mut file).map_err(DiffError::Write)?;
+        } else {
+            self.tar.append(&header, &mut io::empty()).map_err(DiffError::Write)?;
         }
-        self.tar.append(&header, &mut io::empty()).map_err(DiffError::Write)
+        Ok(is_touched)
+    }
+}
+
+/// Refuses names that mean something else in a layer.
+pub(super) fn check_name(name: &OsStr, path: &Path) -> Result<(), DiffError> {
+    match name.as_encoded_bytes().starts_with(b".wh.") {
+        true => Err(DiffError::Whiteout(path.to_owned())),
+        false => Ok(()),
     }
 }

@@ -9,7 +9,7 @@
 //! counts as not there, and is set aside: builds under way may have it mounted, so it is removed when none of them is left.
 
 use super::fingerprint::{self, Fingerprint};
-use super::overlay::{ChainId, Layers, OverlayError, Result};
+use super::overlay::{ChainId, Layers, OverlayError, Result, RootForm};
 use crate::beneath::{Dir, FileError};
 use crate::sealed;
 use std::collections::HashMap;
@@ -50,9 +50,13 @@ impl Layers {
         self.home(id).join(FILES)
     }
 
-    /// Tells whether the layer lies unpacked and is what it was. The first time in a process its files are looked at.
+    /// Tells whether the layer lies unpacked and is what it was. The first time in a process its files are looked at. For trees it is
+    /// enough that it can be unpacked.
     #[must_use]
     pub fn has(&self, id: &ChainId) -> bool {
+        if self.form() == RootForm::Directories {
+            return self.known(id).is_some();
+        }
         if std::fs::symlink_metadata(self.home(id)).is_err() {
             return false;
         }

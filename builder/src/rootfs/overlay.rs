@@ -1,21 +1,25 @@
-//! Unpacked layers on disk, and root file systems mounted over them.
+//! Unpacked layers on disk, and root file systems mounted over them. Where nothing can be mounted, layers stay packed, and root file
+//! systems are `trees` of files.
 //!
 //! A layer lies unpacked in the form overlay's lower directories have, under the name of its chain id: the layers below it decide what
 //! its implied directories look like. What a layer's directory holds, and how damage is noticed, is for `kept` to say.
 
+use super::diff::DiffError;
 use super::kept::{FILES, Sound};
+use super::trees::{Blob, Tree, Trees};
 use crate::beneath::{Dir, FileError};
 use crate::layer::digest_reader::DigestReader;
-use crate::layer::extract::{self, ExtractError};
+use crate::layer::extract::{self, ExtractError, Form};
 use crate::layer::limits::Limits;
 use crate::layer::write::Layer;
+use crate::progress::Progress;
 use crate::sandbox::{self, SandboxError};
 use roadstead_registry_client::{Digest, Store};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Hex digits of a chain id in a directory name: 96 bits. Short, since all lower directories of a mount share one 4 KiB option string.
-const NAME_DIGITS: usize = 24;
+pub use super::chain::ChainId;
+pub use super::root::Rootfs;
 
 /// Tells why a root file system could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,8 @@ pub enum OverlayError {
     Extract {
         /// The layer's blob.
         digest: Digest,
+        /// What the image config says of it.
+        diff_id: Digest,
         /// Why.
         #[source]
         source: ExtractError,
@@ -51,41 +57,31 @@ pub enum OverlayError {
     /// Mounting failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// A tree of files could not be read through.
+    #[error(transparent)]
+    Walk(#[from] DiffError),
 }
 
 pub(super) type Result<T> = std::result::Result<T, OverlayError>;
 
-/// Identifies a layer together with all below it. Source: OCI image specification, config.md, "Layer ChainID".
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ChainId(Digest);
+/// How root file systems are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RootForm {
+    /// Overlays over the unpacked layers.
+    #[default]
+    Overlay,
+    /// A directory with all files for each stage: where nothing can be mounted.
+    Directories,
+}
 
-impl ChainId {
-    /// The id of `diff_id` upon `parent`.
+impl RootForm {
+    /// The form that goes with a sandbox.
     #[must_use]
-    pub fn of(parent: Option<&Self>, diff_id: &Digest) -> Self {
-        Self(parent.map_or_else(
-            || diff_id.clone(),
-            |parent| Digest::of(format!("{} {diff_id}", parent.0).as_bytes()),
-        ))
-    }
-
-    /// The ids of a whole stack, lowest first.
-    pub fn stack<'a>(diff_ids: impl IntoIterator<Item = &'a Digest>) -> Vec<Self> {
-        let mut chain: Vec<Self> = Vec::new();
-        for diff_id in diff_ids {
-            let next = Self::of(chain.last(), diff_id);
-            chain.push(next);
+    pub fn of(kind: sandbox::Kind) -> Self {
+        match kind {
+            sandbox::Kind::Namespaces => Self::Overlay,
+            sandbox::Kind::Chroot | sandbox::Kind::Nothing => Self::Directories,
         }
-        chain
-    }
-
-    /// The whole digest in hex digits.
-    pub(super) fn hex(&self) -> &str {
-        self.0.hex()
-    }
-
-    pub(super) fn directory(&self) -> &str {
-        self.0.hex().get(..NAME_DIGITS).unwrap_or_default()
     }
 }
 
@@ -95,17 +91,10 @@ pub struct Layers {
     pub(super) dir: PathBuf,
     pub(super) scratch: PathBuf,
     limits: Limits,
+    form: RootForm,
+    progress: Option<Progress>,
     pub(super) sound: Sound,
-}
-
-/// A root file system that is mounted until dropped.
-#[derive(Debug)]
-pub struct Rootfs {
-    path: PathBuf,
-    /// Where changes go, if it may be changed.
-    upper: Option<PathBuf>,
-    work: Option<PathBuf>,
-    mounted: bool,
+    trees: Trees,
 }
 
 impl Layers {
@@ -126,7 +115,10 @@ impl Layers {
             dir: dir.to_owned(),
             scratch: scratch.to_owned(),
             limits: Limits::default(),
+            form: RootForm::default(),
+            progress: None,
             sound: Sound::default(),
+            trees: Trees::default(),
         })
     }
 
@@ -135,6 +127,26 @@ impl Layers {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Sets how root file systems are made.
+    #[must_use]
+    pub fn in_form(mut self, form: RootForm) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// Has it told where layers are unpacked when their files are wanted.
+    #[must_use]
+    pub fn with_progress(mut self, progress: &Progress) -> Self {
+        self.progress = Some(progress.clone());
+        self
+    }
+
+    /// How root file systems are made.
+    #[must_use]
+    pub fn form(&self) -> RootForm {
+        self.form
     }
 
     /// How large a layer may be, unpacked or written.
@@ -161,7 +173,8 @@ impl Layers {
         chain.iter().rev().map(|id| Ok(Dir::open(&self.files(id))?)).collect()
     }
 
-    /// Unpacks the last layer of `chain`, whose blob is in `store`. The layers below must be there.
+    /// Unpacks the last layer of `chain`, whose blob is in `store`. The layers below must be there. For trees it is only noted: they are
+    /// made when their files are wanted.
     ///
     /// # Errors
     /// When the blob is damaged, hostile, or not what its diff_id says; nothing is kept then.
@@ -172,56 +185,48 @@ impl Layers {
         if self.has(id) {
             return Ok(());
         }
+        if self.form == RootForm::Directories {
+            self.know(id, store, layer);
+            return Ok(());
+        }
         let path = self.scratch_dir("unpack")?;
-        let result = self.unpack_into(store, &path, below, layer);
+        let unpacked = || self.extract(store, &path, Form::Overlay, &self.lowers(below)?, layer);
+        let result = unpacked();
         if result.is_err() {
             self.discard(&path);
-            // Its file may have changed without a trace: the next one to want the blob hashes it first.
-            store.distrust(&layer.descriptor.digest);
             return result;
         }
         self.keep(&path, id)
     }
 
-    fn unpack_into(&self, store: &Store, path: &Path, below: &[ChainId], layer: &Layer) -> Result<()> {
-        let digest = &layer.descriptor.digest;
-        let damaged = |e| OverlayError::Extract {
-            digest: digest.clone(),
-            source: ExtractError::Archive(e),
-        };
-        let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
-        let mut archive = DigestReader::new(blob);
-        let lowers = self.lowers(below)?;
+    /// Unpacks a blob into a directory.
+    fn extract(&self, store: &Store, path: &Path, form: Form, lowers: &[Dir], layer: &Layer) -> Result<()> {
         let options = extract::Options {
-            layer: true,
+            form,
             owner: None,
-            lowers: &lowers,
+            lowers,
             limits: self.limits,
         };
-        let root = Dir::open(path)?;
-        let failed = |source| OverlayError::Extract {
-            digest: digest.clone(),
-            source,
-        };
-        extract::extract(&mut archive, &root, &options).map_err(failed)?;
-        let found = archive.finish().map_err(damaged)?;
-        if found != layer.diff_id {
-            return Err(OverlayError::DiffId {
-                digest: digest.clone(),
-                found,
-                expected: layer.diff_id.clone(),
-            });
+        let result = extract_checked(store, &Dir::open(path)?, layer, &options);
+        if result.is_err() {
+            // Its file may have changed without a trace: the next one to want the blob hashes it first.
+            store.distrust(&layer.descriptor.digest);
         }
-        Ok(())
+        result
     }
 
-    /// Keeps the changes of `rootfs` as the unpacked form of the layer `id`.
+    /// Keeps what `rootfs` holds now: the changes of an overlay as the unpacked form of the layer `id`, a tree as the files of the chain
+    /// `id`.
     ///
     /// # Errors
     /// When the directory cannot be moved.
     pub fn adopt(&self, mut rootfs: Rootfs, id: &ChainId) -> Result<()> {
         rootfs.unmount();
-        let Some(upper) = rootfs.upper.take() else {
+        if let Some(tree) = rootfs.take_tree() {
+            self.trees.put(id, tree);
+            return Ok(());
+        }
+        let Some(upper) = rootfs.take_upper() else {
             return Ok(());
         };
         self.keep(&upper, id)
@@ -234,12 +239,18 @@ impl Layers {
         }
     }
 
-    /// Mounts `chain` with a fresh upper directory. `below` (mount points of the sandbox) lies under everything.
+    /// Makes the files of `chain` ready for changes, which nobody else sees. `below` (mount points of the sandbox) lies under everything
+    /// that is mounted.
     ///
     /// # Errors
     /// When a layer is missing or the mount fails.
     pub fn mount(&self, chain: &[ChainId], below: Option<&Path>) -> Result<Rootfs> {
         self.require(chain)?;
+        if self.form == RootForm::Directories {
+            let mut tree = self.tree(chain)?;
+            tree.ready(&self.scratch)?;
+            return Ok(Rootfs::tree(tree));
+        }
         let (path, upper, work) = (
             self.scratch_dir("root")?,
             self.scratch_dir("upper")?,
@@ -251,87 +262,98 @@ impl Layers {
             lowers.push(self.scratch_dir("empty")?);
         }
         sandbox::mount_overlay(&self.dir, &lowers, Some((&upper, &work)), &path)?;
-        Ok(Rootfs {
-            path,
-            upper: Some(upper),
-            work: Some(work),
-            mounted: true,
-        })
+        Ok(Rootfs::overlay(path, upper, work))
     }
 
-    /// Mounts `chain` for reading only.
+    /// Makes the files of `chain` ready for reading only.
     ///
     /// # Errors
     /// As [`Self::mount`].
     pub fn mount_readonly(&self, chain: &[ChainId]) -> Result<Rootfs> {
         self.require(chain)?;
-        let path = match chain {
-            [] => self.scratch_dir("empty")?,
-            [only] => self.files(only),
-            several => {
-                let path = self.scratch_dir("root")?;
-                sandbox::mount_overlay(&self.dir, &lower_names(several), None, &path)?;
-                return Ok(Rootfs {
-                    path,
-                    upper: None,
-                    work: None,
-                    mounted: true,
-                });
-            }
+        let Some((last, below)) = chain.split_last() else {
+            return Ok(Rootfs::directory(self.scratch_dir("empty")?));
         };
-        Ok(Rootfs {
-            path,
-            upper: None,
-            work: None,
-            mounted: false,
-        })
+        if self.form == RootForm::Directories {
+            let reading = self.trees.read_or_make(last, || self.tree(chain))?;
+            return Ok(Rootfs::reading(reading));
+        }
+        if below.is_empty() {
+            return Ok(Rootfs::directory(self.files(last)));
+        }
+        let path = self.scratch_dir("root")?;
+        sandbox::mount_overlay(&self.dir, &lower_names(chain), None, &path)?;
+        Ok(Rootfs::mounted(path))
     }
 }
 
-impl Rootfs {
-    /// Where it is mounted.
+/// Trees of files.
+impl Layers {
+    /// Notes of what the last layer of the chain `id` can be made.
+    pub fn know(&self, id: &ChainId, store: &Store, layer: &Layer) {
+        let (store, layer) = (store.clone(), layer.clone());
+        self.trees.know(id, Blob { store, layer });
+    }
+
+    /// Gives the layer that was noted for the chain `id`.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn known(&self, id: &ChainId) -> Option<Layer> {
+        self.trees.blob(id).map(|blob| blob.layer)
     }
 
-    /// Opens the directory that holds only what was changed.
-    ///
-    /// # Errors
-    /// When it was mounted for reading only.
-    pub fn changes(&self) -> Result<Dir> {
-        match &self.upper {
-            Some(upper) => Ok(Dir::open(upper)?),
-            None => Err(FileError::new(
-                "read changes of",
-                &self.path,
-                io::Error::from(io::ErrorKind::ReadOnlyFilesystem),
-            )
-            .into()),
+    /// Gives a tree that holds the files of `chain`: the one that is there and nearest to it, with the layers that it lacks.
+    fn tree(&self, chain: &[ChainId]) -> Result<Tree> {
+        let (done, mut tree) = match self.trees.take(chain) {
+            Some(taken) => taken,
+            None => (0, Tree::new(self.scratch_dir("tree")?)),
+        };
+        for id in &chain[done..] {
+            tree.touch();
+            self.apply(&tree, id)?;
         }
+        Ok(tree)
     }
 
-    /// Unmounts, so that the changes lie still.
-    pub fn unmount(&mut self) {
-        if std::mem::take(&mut self.mounted) {
-            sandbox::unmount(&self.path);
+    fn apply(&self, tree: &Tree, id: &ChainId) -> Result<()> {
+        let Some(Blob { store, layer }) = self.trees.blob(id) else {
+            return Err(OverlayError::Gone(tree.path().to_owned()));
+        };
+        let digest = &layer.descriptor.digest;
+        let vertex = self.progress.as_ref().map(|to| to.start(format!("extracting {digest}")));
+        let result = self.extract(&store, tree.path(), Form::Tree, &[], &layer);
+        match (&result, &vertex) {
+            (Ok(()), Some(vertex)) => vertex.done(),
+            (Err(error), Some(vertex)) => vertex.failed(error.to_string()),
+            (_, None) => {}
         }
+        if result.is_err() {
+            self.trees.forget(id);
+        }
+        result
     }
 }
 
-impl Drop for Rootfs {
-    fn drop(&mut self) {
-        self.unmount();
-        for path in [self.upper.take(), self.work.take()].into_iter().flatten() {
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                continue;
-            };
-            if let Ok(parent) = Dir::open(parent) {
-                // What cannot be removed now goes with the scratch directory.
-                drop(parent.remove_all(name));
-            }
-        }
+/// Unpacks a blob, and checks that it is what its diff_id says.
+fn extract_checked(store: &Store, root: &Dir, layer: &Layer, options: &extract::Options<'_>) -> Result<()> {
+    let digest = &layer.descriptor.digest;
+    let failed = |source| OverlayError::Extract {
+        digest: digest.clone(),
+        diff_id: layer.diff_id.clone(),
+        source,
+    };
+    let damaged = |e| failed(ExtractError::Archive(e));
+    let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
+    let mut archive = DigestReader::new(blob);
+    extract::extract(&mut archive, root, options).map_err(failed)?;
+    let found = archive.finish().map_err(damaged)?;
+    if found != layer.diff_id {
+        return Err(OverlayError::DiffId {
+            digest: digest.clone(),
+            found,
+            expected: layer.diff_id.clone(),
+        });
     }
+    Ok(())
 }
 
 fn device(path: &Path) -> Result<u64> {
@@ -366,13 +388,5 @@ mod tests {
             assert_eq!(mode & 0o777, 0o700, "{name}");
         }
         std::fs::remove_dir_all(&base).unwrap();
-    }
-
-    #[test]
-    fn chain_ids_follow_the_specification() {
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        let chain = ChainId::stack([&a, &b]);
-        assert_eq!(chain[0].0, a);
-        assert_eq!(chain[1].0, Digest::of(format!("{a} {b}").as_bytes()));
     }
 }

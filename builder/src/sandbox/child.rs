@@ -3,8 +3,8 @@
 //! `inner` is process 1 of its pid namespace; it sets up the root, drops everything, and becomes the command. The processes before it
 //! are [`guard`]'s.
 
-use super::plan::{CAPABILITIES, MOUNT_POINT_DIRS, Mount, Plan};
-use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, Ulimit, guard, identity, seccomp};
+use super::plan::{CAPABILITIES, MASKED, MOUNT_POINT_DIRS, Mount, Plan};
+use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, Ulimit, chroot, guard, identity, seccomp};
 use crate::beneath::{Dir, FileError};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -31,6 +31,8 @@ pub fn child_main() -> Option<ExitCode> {
     let result = match role.as_str() {
         "outer" => guard::outer(),
         "inner" => inner().map(|never| match never {}),
+        "chroot" => chroot::supervise(),
+        "chroot-inner" => chroot::inner().map(|never| match never {}),
         "map" => identity::map_main(&rest).map(|()| 0),
         _ => Err(SandboxError::Setup("unknown role".into())),
     };
@@ -73,7 +75,7 @@ pub(super) fn die_with_parent() -> Result<(), SandboxError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(system("set the parent death signal"))
 }
 
-enum Never {}
+pub(super) enum Never {}
 
 fn inner() -> Result<Never, SandboxError> {
     die_with_parent()?;
@@ -97,8 +99,8 @@ fn inner() -> Result<Never, SandboxError> {
         seccomp::install(filter)?;
     }
     plan.ulimits.iter().try_for_each(Ulimit::apply)?;
-    limit_bounding_set()?;
-    become_user(&plan)?;
+    limit_bounding_set(allowed_capabilities())?;
+    become_user(&plan, allowed_capabilities())?;
     rustix::process::chdir(&plan.cwd)
         .map_err(|e| SandboxError::system(format!("enter `{}`", plan.cwd.display()), e))?;
     let (first, rest) = plan
@@ -113,22 +115,6 @@ fn inner() -> Result<Never, SandboxError> {
         .exec();
     Err(SandboxError::system(format!("run `{first}`"), error))
 }
-
-/// What Docker hides of the kernel's own files.
-const MASKED: [&str; 12] = [
-    "proc/acpi",
-    "proc/asound",
-    "proc/interrupts",
-    "proc/kcore",
-    "proc/keys",
-    "proc/latency_stats",
-    "proc/sched_debug",
-    "proc/scsi",
-    "proc/timer_list",
-    "proc/timer_stats",
-    "sys/devices/virtual/powercap",
-    "sys/firmware",
-];
 
 fn mask(target: &Path) -> Result<(), SandboxError> {
     let Ok(metadata) = std::fs::metadata(target) else {
@@ -198,6 +184,9 @@ fn mount_one(root: &Path, mount: &Mount) -> Result<(), SandboxError> {
             // The handle names what lies below the new mount: look again for the mount itself.
             restrict_bind(&resolve_in(root, path)?, !writable)
         }
+        Mount::Lend { .. } | Mount::Secret { .. } => Err(SandboxError::Setup(format!(
+            "cannot {what}: a plan for another sandbox"
+        ))),
         Mount::Tmpfs { size, mode, .. } => {
             let size = size.map_or_else(String::new, |size| format!(",size={size}"));
             let options =
@@ -371,14 +360,14 @@ fn change_root(root: &Path) -> Result<(), SandboxError> {
     rustix::process::chdir("/").map_err(system("enter the new root"))
 }
 
-fn quiet_stdin() -> Result<(), SandboxError> {
+pub(super) fn quiet_stdin() -> Result<(), SandboxError> {
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(system("open /dev/null"))?;
     rustix::stdio::dup2_stdin(&null).map_err(system("replace standard input"))
 }
 
 /// Looks the command up in the PATH it will have, inside its own root.
-fn find_program(plan: &Plan) -> Result<PathBuf, SandboxError> {
+pub(super) fn find_program(plan: &Plan) -> Result<PathBuf, SandboxError> {
     let name = plan.argv.first().map(String::as_str).unwrap_or_default();
     if name.contains('/') {
         return Ok(plan.cwd.join(name));
@@ -404,10 +393,10 @@ fn allowed_capabilities() -> CapabilitySet {
     CapabilitySet::from_bits_retain(CAPABILITIES.iter().fold(0, |bits, number| bits | 1u64 << number))
 }
 
-fn limit_bounding_set() -> Result<(), SandboxError> {
+pub(super) fn limit_bounding_set(allowed: CapabilitySet) -> Result<(), SandboxError> {
     for number in 0..64u32 {
         let single = CapabilitySet::from_bits_retain(1 << number);
-        if CAPABILITIES.contains(&number) || !rustix::thread::capability_is_in_bounding_set(single).unwrap_or(false) {
+        if allowed.contains(single) || !rustix::thread::capability_is_in_bounding_set(single).unwrap_or(false) {
             continue;
         }
         rustix::thread::remove_capability_from_bounding_set(single).map_err(system("limit capabilities"))?;
@@ -415,7 +404,7 @@ fn limit_bounding_set() -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn become_user(plan: &Plan) -> Result<(), SandboxError> {
+pub(super) fn become_user(plan: &Plan, capabilities: CapabilitySet) -> Result<(), SandboxError> {
     let groups: Vec<Gid> = plan.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
     if !denied {
@@ -440,7 +429,7 @@ fn become_user(plan: &Plan) -> Result<(), SandboxError> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(unmapped)?;
     // Leaving uid 0 has cleared them; root keeps a container's.
     let allowed = if plan.uid == 0 {
-        allowed_capabilities()
+        capabilities
     } else {
         CapabilitySet::empty()
     };

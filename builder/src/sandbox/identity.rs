@@ -15,6 +15,8 @@ pub enum Identity {
     Mapped,
     /// An ordinary user with its own id as the only one: files of other owners cannot be made.
     SingleId,
+    /// A user who may make no file of another owner: whose a file is to be is written down.
+    Recorded,
 }
 
 /// Enters the namespaces the builder works in. Must be called before any thread exists.
@@ -23,15 +25,16 @@ pub enum Identity {
 ///
 /// # Errors
 /// When neither way is open here; the message says which limit is in the way.
-pub fn enter() -> Result<Identity, SandboxError> {
+pub(super) fn enter() -> Result<Identity, SandboxError> {
     let capabilities = rustix::thread::capabilities(None).map_err(|e| SandboxError::system("read capabilities", e))?;
     let admin = capabilities
         .effective
         .contains(rustix::thread::CapabilitySet::SYS_ADMIN);
     let identity = if rustix::process::geteuid().is_root() && admin {
         // SAFETY: the process is single-threaded here (contract of this function); only its mount namespace changes.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-            .map_err(|e| SandboxError::system("unshare the mount namespace", e))?;
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|e| {
+            SandboxError::Unavailable(format!("mount namespaces are refused ({e}) in spite of CAP_SYS_ADMIN"))
+        })?;
         Identity::Root
     } else {
         enter_user_namespace()?

@@ -10,23 +10,28 @@
 )]
 
 mod child;
+pub mod chroot;
 mod guard;
 mod identity;
 pub mod interpreter;
+pub mod landlock;
 mod limits;
 mod mounts;
 pub mod plan;
+mod probe;
 mod seccomp;
+mod supervisor;
 
 pub use child::child_main;
-pub use identity::{Identity, enter, user_name};
+pub use identity::{Identity, user_name};
 pub use limits::Ulimit;
 pub use mounts::{Memory, mount_overlay, unmount};
+pub use probe::{Choice, Kind, Place, enter};
 
 use plan::Plan;
 use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// Name under which the binary runs as the sandbox's process.
 const CHILD_NAME: &str = "roadstead-sandbox";
@@ -62,6 +67,9 @@ pub enum SandboxError {
         /// Why that does not go together.
         reason: String,
     },
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] crate::beneath::FileError),
     /// The sandbox's process could not set itself up.
     #[error("cannot set up the sandbox: {0}")]
     Setup(String),
@@ -80,18 +88,25 @@ impl SandboxError {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    /// Kept open for a supervisor, which ends the command when it is closed.
+    _life: Option<ChildStdin>,
 }
 
-/// Starts the process of `plan`; its standard output and standard error are pipes.
+/// Starts the process of `plan` in a sandbox of `kind`; its standard output and standard error are pipes.
 ///
 /// # Errors
-/// When this binary cannot be started again.
-pub fn start(plan: &Plan) -> Result<Running, SandboxError> {
+/// When there is no such sandbox, or this binary cannot be started again.
+pub fn start(plan: &Plan, kind: Kind) -> Result<Running, SandboxError> {
+    let role = match kind {
+        Kind::Namespaces => "outer",
+        Kind::Chroot => "chroot",
+        Kind::Nothing => return Err(SandboxError::Unavailable("no command can be run".into())),
+    };
     use std::os::unix::process::CommandExt as _;
     let failed = |e| SandboxError::system("start the sandbox process", e);
     let mut child = Command::new("/proc/self/exe")
         .arg0(CHILD_NAME)
-        .arg("outer")
+        .arg(role)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
@@ -101,10 +116,17 @@ pub fn start(plan: &Plan) -> Result<Running, SandboxError> {
         .spawn()
         .map_err(failed)?;
     let plan = serde_json::to_vec(plan).map_err(|e| SandboxError::Setup(e.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&plan).map_err(failed)?;
+    let mut life = child.stdin.take();
+    if let Some(stdin) = &mut life {
+        match kind {
+            Kind::Chroot => chroot::send_plan(&mut *stdin, &plan).map_err(failed)?,
+            _ => stdin.write_all(&plan).map_err(failed)?,
+        }
     }
-    Ok(Running { child })
+    Ok(Running {
+        child,
+        _life: life.filter(|_| kind == Kind::Chroot),
+    })
 }
 
 impl Running {
@@ -144,10 +166,11 @@ pub fn setup_failure(status: i32, last_line: &str) -> Option<&str> {
     own_word(last_line).filter(|_| status == SETUP_FAILED)
 }
 
-/// Kills a sandbox by the id of its process.
+/// Ends a sandbox by the id of its process: one of namespaces dies with all in it, a supervisor ends the command and takes back what it
+/// was lent.
 pub fn kill(id: u32) {
     if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
         // It may have ended by itself just now.
-        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
 }

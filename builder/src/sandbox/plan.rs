@@ -13,6 +13,10 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// Whether there is no network but a loopback interface.
     pub no_network: bool,
+    /// Whether the machine's endpoints of credentials may be asked.
+    pub allow_metadata: bool,
+    /// An empty directory on the root's file system, where the chroot sandbox keeps what it sets aside.
+    pub aside: PathBuf,
     /// The command and its arguments; the first is looked up in the PATH of `env`.
     pub argv: Vec<String>,
     /// The whole environment.
@@ -41,7 +45,7 @@ impl Plan {
 }
 
 /// One mount inside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mount {
     /// Shows a file or a directory of the host.
     Bind {
@@ -56,6 +60,26 @@ pub enum Mount {
         /// Whether the command may write.
         writable: bool,
     },
+    /// Lends a file or a directory, which must lie on the root's file system: it is moved there and back. For the chroot sandbox.
+    Lend {
+        /// Where it lies.
+        source: PathBuf,
+        /// Absolute path inside.
+        target: PathBuf,
+        /// Whether it goes back to where it lay; otherwise it is thrown away.
+        stays: bool,
+    },
+    /// Shows a secret as a file that is nowhere but in memory. For the chroot sandbox.
+    Secret {
+        /// The secret.
+        content: Vec<u8>,
+        /// Absolute path inside.
+        target: PathBuf,
+        /// The file's owner, user and group.
+        owner: (u32, u32),
+        /// Its permission bits.
+        mode: u32,
+    },
     /// An empty directory in memory.
     Tmpfs {
         /// Absolute path inside.
@@ -65,6 +89,14 @@ pub enum Mount {
         /// Permission bits of the directory.
         mode: u32,
     },
+}
+
+impl std::fmt::Debug for Mount {
+    /// Never shows a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (target, _) = self.target();
+        write!(f, "Mount on {}", target.display())
+    }
 }
 
 impl Mount {
@@ -86,6 +118,8 @@ impl Mount {
         match self {
             Self::Bind { target, directory, .. } => (target, *directory),
             Self::Tmpfs { target, .. } => (target, true),
+            Self::Lend { source, target, .. } => (target, source.is_dir()),
+            Self::Secret { target, .. } => (target, false),
         }
     }
 }
@@ -97,3 +131,19 @@ pub const MOUNT_POINT_DIRS: [&str; 3] = ["proc", "sys", "dev"];
 ///
 /// chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
 pub const CAPABILITIES: [u32; 14] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
+
+/// What Docker hides of the kernel's own files.
+pub(super) const MASKED: [&str; 12] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];

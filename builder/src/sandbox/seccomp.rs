@@ -91,6 +91,17 @@ pub(super) fn programs() -> Result<Vec<BpfProgram>, SandboxError> {
         .collect()
 }
 
+/// The instructions of a program, as the kernel takes them.
+pub(super) fn instructions(program: &BpfProgram) -> Vec<libc::sock_filter> {
+    let copy = |one: &seccompiler::sock_filter| libc::sock_filter {
+        code: one.code,
+        jt: one.jt,
+        jf: one.jf,
+        k: one.k,
+    };
+    program.iter().map(copy).collect()
+}
+
 /// Installs a filter on this single-threaded process without `no_new_privs`, so that sudo and su keep working in RUN. Needs CAP_SYS_ADMIN.
 pub(super) fn install(program: &BpfProgram) -> Result<(), SandboxError> {
     let length =

@@ -10,7 +10,7 @@ use crate::cache::imported::Imported;
 use crate::cache::key::KeyBuilder;
 use crate::image::config::ImageState;
 use crate::layer::write::{Layer, StepLayer};
-use crate::rootfs::overlay::ChainId;
+use crate::rootfs::overlay::{ChainId, OverlayError, RootForm};
 use roadstead_registry_client::{
     Descriptor, Digest, Error as RegistryError, ImageConfig, Index, Manifest, NoProgress, Platform, Reference, Store,
     media_type,
@@ -133,6 +133,11 @@ impl Bases {
             return Err(self.or_lost(tools, layers, error));
         }
         for (at, layer) in wanted {
+            if tools.layers.form() == RootForm::Directories {
+                // Made when its files are wanted.
+                tools.layers.unpack(&tools.store, &chain[..=at], &layer)?;
+                continue;
+            }
             let waiting = || {
                 let digest = &layer.descriptor.digest;
                 tools
@@ -182,6 +187,16 @@ impl Bases {
         Ok(missing()
             .filter_map(|(at, layer)| Some((at, layer.packed()?)))
             .collect())
+    }
+
+    /// Does the same for a layer that was unpacked only when a step wanted its files.
+    pub(super) fn or_unusable(&self, tools: &Tools, error: BuildError) -> BuildError {
+        let (diff_id, blob) = match &error {
+            BuildError::Overlay(OverlayError::Extract { diff_id, digest, .. }) => (diff_id.clone(), digest.clone()),
+            BuildError::Overlay(OverlayError::DiffId { expected, digest, .. }) => (expected.clone(), digest.clone()),
+            _ => return error,
+        };
+        self.or_untrue(tools, &diff_id, &blob, error)
     }
 
     /// Makes a layer that is not what a cache has said one that its step can make again.

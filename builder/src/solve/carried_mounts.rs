@@ -58,7 +58,7 @@ fn unpack(shared: &Shared, blob: &Digest, diff_id: &Digest, path: &Path) -> std:
     let archive = shared.tools.store.open_blob(blob).map_err(|e| said(&e))?;
     let mut archive = DigestReader::new(extract::decompress(archive).map_err(|e| said(&e))?);
     let options = extract::Options {
-        layer: false,
+        form: extract::Form::Archive,
         owner: None,
         lowers: &[],
         limits: shared.tools.layers.limits(),

@@ -16,6 +16,7 @@ use crate::context::remote::Remote;
 use crate::dockerfile::Instruction;
 use crate::dockerfile::instruction::Transfer;
 use crate::layer::write::StepLayer;
+use crate::rootfs::aside::Aside;
 use crate::rootfs::copy::{self, Target};
 use crate::rootfs::overlay::{ChainId, Rootfs};
 use crate::rootfs::users::resolve_owner;
@@ -227,7 +228,7 @@ impl StageRun<'_> {
                 .iter()
                 .all(|source| source.tree.is_unchanged(&source.selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
-            Ok((keep(&shared, rootfs, &chain, unpacked_on, &[], packing)?, steady))
+            Ok((keep(&shared, rootfs, &chain, unpacked_on, &Aside::default(), packing)?, steady))
         })
         .await
     }

@@ -40,6 +40,9 @@ pub enum BuildError {
         /// Its exit status; 128 and the signal's number when it was killed.
         status: i32,
     },
+    /// Commands have nothing here to run in.
+    #[error("cannot run commands here: {}", if .0.is_empty() { "`--sandbox none` leaves nothing to run them in" } else { .0 })]
+    NoCommands(String),
     /// The build was stopped.
     #[error("the build was canceled")]
     Canceled,
@@ -98,6 +101,11 @@ impl BuildError {
                 "register an interpreter with the kernel (Debian: `apt-get install qemu-user-static binfmt-support`), build on a machine that is \
                  {platform}, or run the command in a stage of `FROM --platform=$BUILDPLATFORM`"
             )),
+            Self::NoCommands(_) => Some(
+                "let the builder make user namespaces, or run it as root with the capabilities that Docker gives a container; a Dockerfile \
+                 without RUN builds here, too"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

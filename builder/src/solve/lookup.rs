@@ -105,11 +105,17 @@ impl StageRun<'_> {
 
     /// Gives a record whose layer has the blob that the image wants, if it is for the image. A layer that is gone counts as not found,
     /// save where its digest is enough: until somebody needs the files.
-    async fn as_wanted(&self, key: &Digest, record: Record) -> Result<Option<Record>> {
-        let Some(layer) = record.layer.clone() else {
+    async fn as_wanted(&self, key: &Digest, mut record: Record) -> Result<Option<Record>> {
+        let Some(mut layer) = record.layer.clone() else {
             return Ok(Some(record));
         };
         let (chain, compression) = (self.chain(), self.shared.request.compression);
+        let known = self.shared.tools.layers.known(&ChainId::of(chain.last(), &layer.diff_id));
+        if let Some(known) = known.filter(|_| layer.descriptor.is_none()) {
+            // A record of a layer that lay unpacked, of which there is a blob meanwhile.
+            layer = known.into();
+            record.layer = Some(layer.clone());
+        }
         let is_lost = self.shared.bases.lost.has(&layer.diff_id);
         let has_blob = layer.descriptor.is_some();
         if is_lost || (self.packs && !has_blob) {

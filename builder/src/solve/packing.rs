@@ -12,15 +12,16 @@ use crate::cache::local::Record;
 use crate::layer::compression::Compression;
 use crate::layer::recompress::recompress;
 use crate::layer::write::{LayerWriter, StepLayer};
+use crate::rootfs::aside::Aside;
 use crate::rootfs::diff;
-use crate::rootfs::overlay::{ChainId, Rootfs};
+use crate::rootfs::overlay::{ChainId, RootForm, Rootfs};
 use roadstead_registry_client::Digest;
 use std::path::PathBuf;
 
 /// What a layer's changes are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// Its digest: it lies unpacked.
+    /// The stage itself: it lies unpacked, or is one more change of a tree.
     Unpacked,
     /// A cache, which wants its blob.
     Cached,
@@ -45,18 +46,22 @@ pub(super) fn keep(
     mut rootfs: Rootfs,
     parent: &[ChainId],
     unpacked_on: Option<&[ChainId]>,
-    leave_out: &[PathBuf],
+    aside: &Aside,
     packing: Packing,
 ) -> Result<Record> {
+    if shared.tools.layers.form() == RootForm::Directories {
+        return keep_tree(shared, rootfs, parent, unpacked_on, aside, packing);
+    }
     rootfs.unmount();
-    let stays_unpacked = unpacked_on.is_some() && leave_out.is_empty();
+    let stays_unpacked = unpacked_on.is_some() && aside.leave_out.is_empty();
     let writer = if stays_unpacked && packing == Packing::Unpacked {
         LayerWriter::diff_id_only()
     } else {
         writer(shared, packing)?
     };
     let changes = rootfs.changes()?;
-    let Some(layer) = write_layer(shared, &changes, unpacked_on.unwrap_or_default(), leave_out, writer)? else {
+    let lowers = unpacked_on.unwrap_or_default();
+    let Some(layer) = write_layer(shared, &changes, lowers, &aside.leave_out, writer)? else {
         return Ok(Record::own(None));
     };
     drop(changes);
@@ -65,6 +70,48 @@ pub(super) fn keep(
         shared.tools.layers.adopt(rootfs, &id)?;
     }
     Ok(Record::own(Some(layer)))
+}
+
+/// Does the same for a tree. All its layers get blobs, since it is changed by the next step: who wants it as it is now makes it of these.
+fn keep_tree(
+    shared: &Shared,
+    mut rootfs: Rootfs,
+    parent: &[ChainId],
+    unpacked_on: Option<&[ChainId]>,
+    aside: &Aside,
+    packing: Packing,
+) -> Result<Record> {
+    let layers = &shared.tools.layers;
+    let mut writer = match packing {
+        Packing::Unpacked => {
+            LayerWriter::new(shared.tools.store.writer()?, Compression::Uncompressed).map_err(BuildError::Layer)?
+        }
+        Packing::Cached | Packing::InImage => writer(shared, packing)?,
+    };
+    let options = diff::Options {
+        epoch: Some(shared.epoch),
+        limits: layers.limits(),
+        ..diff::Options::default()
+    };
+    let count = rootfs.write_changes(writer.tar(), &options, aside)?;
+    let layer = match count {
+        0 => None,
+        _ => Some(writer.finish().map_err(BuildError::Layer)?),
+    };
+    let id = match &layer {
+        Some(layer) => Some(ChainId::of(parent.last(), &layer.diff_id)),
+        None => parent.last().cloned(),
+    };
+    if let (Some(id), Some(layer)) = (&id, layer.as_ref().and_then(StepLayer::packed)) {
+        layers.know(id, &shared.tools.store, &layer);
+    }
+    let is_left = |path: &PathBuf| std::fs::symlink_metadata(rootfs.path().join(path)).is_ok();
+    if let (Some(id), Some(_)) = (&id, unpacked_on)
+        && !aside.leave_out.iter().any(is_left)
+    {
+        layers.adopt(rootfs, id)?;
+    }
+    Ok(Record::own(layer))
 }
 
 /// Writes what lies in `changes`, made upon `chain`; `None` when that is nothing.

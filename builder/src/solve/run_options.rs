@@ -23,6 +23,8 @@ pub struct RunOptions {
     pub ulimits: Vec<Ulimit>,
     /// `--network`: what a command has that does not say itself.
     pub network: Network,
+    /// `--allow-metadata`: commands may ask the machine's endpoints of credentials.
+    pub allow_metadata: bool,
 }
 
 impl RunOptions {
@@ -153,6 +155,7 @@ mod tests {
                 shm_size,
                 ulimits: vec![ulimit.parse().unwrap()],
                 network: Network::Default,
+                allow_metadata: false,
             };
             let mut key = KeyBuilder::new("RUN");
             options.add_to(&mut key);

@@ -11,7 +11,8 @@ use crate::cache::local::Record;
 use crate::dockerfile::{Command, Heredoc, Instruction, Kind};
 use crate::image::config::DEFAULT_PATH;
 use crate::progress::{Stream, Vertex};
-use crate::rootfs::overlay::ChainId;
+use crate::rootfs::aside::Aside;
+use crate::rootfs::overlay::{ChainId, RootForm};
 use crate::rootfs::users::resolve_user;
 use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
 use crate::sandbox::{self, SandboxError, interpreter};
@@ -96,6 +97,9 @@ impl StageRun<'_> {
         }
         self.explain(Vec::new);
         interpreter::check(&self.platform)?;
+        if self.shared.tools.place.kind == sandbox::Kind::Nothing {
+            return Err(BuildError::NoCommands(self.shared.tools.place.why.clone()));
+        }
         let chain = self.shared.bases.unpack(&self.shared.tools, &self.layers).await?;
         self.unpack_mounts(&task.mounts).await?;
         let vertex = Arc::new(vertex);
@@ -195,26 +199,34 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     let shown = shown_files(shared, task, scratch)?;
     let mut ready = Ready::prepare(&task.mounts, shared, scratch)?;
     let mut mounts = all_mounts(&mut ready, shown.mounts);
-    point_at(&mounts, &shown.mount_points)?;
+    // Where nothing is mounted, the sandbox shows a tree what it is to see, and takes it back.
+    let is_tree = shared.tools.layers.form() == RootForm::Directories;
+    if !is_tree {
+        point_at(&mounts, &shown.mount_points)?;
+    }
     let rootfs = shared.tools.layers.mount(chain, Some(&shown.mount_points))?;
     let root = Dir::open(rootfs.path())?;
     let mut made = vec![];
-    for name in MOUNT_POINT_DIRS {
+    for name in MOUNT_POINT_DIRS.iter().filter(|_| !is_tree) {
         // A layer may have deleted what lies below it.
         if root.metadata(std::ffi::OsStr::new(name))?.is_none() {
             root.create_dir(std::ffi::OsStr::new(name), 0o755)?;
             made.push(name.into());
         }
     }
-    for mount in &mut mounts {
+    for mount in mounts.iter_mut().filter(|_| !is_tree) {
         made.extend(ensure_target(&root, mount)?);
     }
     root.make_dirs(&clean(Path::new(&task.cwd)), None)?;
     let user = resolve_user(&root, &task.user)?;
+    let aside = scratch.join("aside");
+    directories(&aside, Path::new(""))?;
     let plan = Plan {
         rootfs: rootfs.path().to_owned(),
         mounts,
         no_network: task.no_network,
+        allow_metadata: shared.request.run.allow_metadata,
+        aside,
         argv: task.argv.clone(),
         env: environment(shared, task, &user.home, &ready.env),
         cwd: task.cwd.clone().into(),
@@ -229,6 +241,11 @@ fn run_in(shared: &Shared, task: &Task, chain: &[ChainId], vertex: &Vertex, scra
     command(shared, &plan, vertex)?;
     let steady = !ready.has_changed;
     drop(ready);
+    if is_tree {
+        let _slot = shared.slot()?;
+        let record = keep(shared, rootfs, chain, Some(chain), &Aside::default(), task.packing)?;
+        return Ok((record, steady));
+    }
     // The mount points lie below everything and hide nothing: for the diff the image's own layers are the lowers.
     Ok((keep_run(shared, rootfs, chain, &made, task.packing)?, steady))
 }
@@ -289,7 +306,11 @@ fn keep_run(
     drop(changes);
     // The command is over; what follows is file work like any other.
     let _slot = shared.slot()?;
-    keep(shared, rootfs, chain, Some(chain), &leave_out, packing)
+    let aside = Aside {
+        leave_out,
+        ..Aside::default()
+    };
+    keep(shared, rootfs, chain, Some(chain), &aside, packing)
 }
 
 fn present(dir: &Dir, path: &Path) -> bool {
@@ -427,7 +448,7 @@ fn environment(shared: &Shared, task: &Task, home: &str, secrets: &[(String, Str
 }
 
 fn command(shared: &Shared, plan: &Plan, vertex: &Vertex) -> Result<()> {
-    let mut running = sandbox::start(plan)?;
+    let mut running = sandbox::start(plan, shared.tools.place.kind)?;
     let registered = shared.cancel.register(running.id());
     let (out, err) = running.output();
     let last = std::thread::scope(|scope| {

@@ -13,6 +13,7 @@ use crate::dockerfile::words::WordError;
 use crate::dockerfile::{Instruction, Kind};
 use crate::layer::write::StepLayer;
 use crate::progress::{Vertex, VertexId};
+use crate::rootfs::aside::Aside;
 use crate::rootfs::overlay::ChainId;
 use roadstead_registry_client::{Digest, Platform};
 use std::path::{Path, PathBuf};
@@ -255,7 +256,7 @@ impl<'a> StageRun<'a> {
             .blocking(move |shared| {
                 let rootfs = shared.tools.layers.mount(&chain, None)?;
                 make(&crate::beneath::Dir::open(rootfs.path())?)?;
-                keep(&shared, rootfs, &chain, Some(&chain), &[], packing)
+                keep(&shared, rootfs, &chain, Some(&chain), &Aside::default(), packing)
             })
             .await;
         end(vertex, &result);
@@ -290,7 +291,8 @@ impl<'a> StageRun<'a> {
         let shared = Arc::clone(self.shared);
         let result = tokio::task::spawn_blocking(move || work(shared)).await;
         drop(permit);
-        result.map_err(|e| BuildError::Other(format!("a step ended early: {e}")))?
+        let result = result.map_err(|e| BuildError::Other(format!("a step ended early: {e}")))?;
+        result.map_err(|error| self.shared.bases.or_unusable(&self.shared.tools, error))
     }
 
     fn metadata(&mut self, instruction: &Instruction, kind: &Kind) -> Result<()> {

@@ -4,6 +4,7 @@ use crate::cache::local::LocalCache;
 use crate::cache::mounts::CacheMounts;
 use crate::progress::Progress;
 use crate::rootfs::overlay::Layers;
+use crate::sandbox::Place;
 use roadstead_registry_client::{Client, Store};
 use std::path::PathBuf;
 
@@ -24,4 +25,6 @@ pub struct Tools {
     pub progress: Progress,
     /// A directory for temporary files, removed by the caller.
     pub scratch: PathBuf,
+    /// What commands run in here.
+    pub place: Place,
 }

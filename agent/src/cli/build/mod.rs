@@ -36,9 +36,9 @@ use roadstead_builder::context::stat_cache::StatCache;
 use roadstead_builder::image::form::Form;
 use roadstead_builder::layer::limits::Limits;
 use roadstead_builder::progress::Progress;
-use roadstead_builder::rootfs::overlay::Layers;
+use roadstead_builder::rootfs::overlay::{Layers, RootForm};
 use roadstead_builder::rootfs::scratch::Scratch;
-use roadstead_builder::sandbox::{self, Identity};
+use roadstead_builder::sandbox::{self, Identity, Place};
 use roadstead_builder::solve::{self, BuildError, Cancel, Explain, Fetcher, LayerHook, Request, Secret, Tools};
 use roadstead_registry_client::{Client, ClientOptions, Store};
 
@@ -75,14 +75,14 @@ pub(super) fn main(args: Args) -> Result<ExitCode, CliError> {
         return call.answer(&args);
     }
     let outside = Outside::read(&args)?;
-    let identity = sandbox::enter().map_err(CliError::failed)?;
+    let place = sandbox::enter(args.run.sandbox).map_err(CliError::failed)?;
     // Only here, since the kernel may forget it when a process enters a user namespace.
     if let Some(runner) = args.runner
         && !processes::end_with_parent(runner, Signal::TERM).map_err(CliError::failed)?
     {
         return Err(CliError::failed("the job that started this build is gone"));
     }
-    super::runtime()?.block_on(build(args, outside, identity))
+    super::runtime()?.block_on(build(args, outside, place))
 }
 
 impl Outside {
@@ -107,7 +107,7 @@ impl Outside {
     }
 }
 
-async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitCode, CliError> {
+async fn build(args: Args, outside: Outside, place: Place) -> Result<ExitCode, CliError> {
     let renderer = progress::renderer(args.progress, args.quiet)?;
     let progress = Progress::new(renderer.clone());
     let cancel = Cancel::default();
@@ -118,10 +118,10 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
         interrupt.wait().await;
         thrown.cancel();
     });
-    if identity == Identity::SingleId {
+    if place.identity == Identity::SingleId {
         progress.warn("no subordinate ids here: files can belong to one user only; install `uidmap` and give ranges in /etc/subuid");
     }
-    let result = build_and_export(&args, &outside, progress, &cancel).await;
+    let result = build_and_export(&args, &outside, place, progress, &cancel).await;
     listening.abort();
     renderer.finish();
     match (result, signal.signal()) {
@@ -130,7 +130,13 @@ async fn build(args: Args, outside: Outside, identity: Identity) -> Result<ExitC
     }
 }
 
-async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, cancel: &Cancel) -> Result<(), CliError> {
+async fn build_and_export(
+    args: &Args,
+    outside: &Outside,
+    place: Place,
+    progress: Progress,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
     let destinations = Destinations::read(args)?;
     let scratch = Scratch::new(&outside.data.join("tmp")).map_err(CliError::failed)?;
     let store = Store::open(&outside.data.join("store")).map_err(CliError::failed)?;
@@ -138,12 +144,15 @@ async fn build_and_export(args: &Args, outside: &Outside, progress: Progress, ca
         client: Client::new(outside.options.clone()).map_err(CliError::registry)?,
         layers: Layers::open(&outside.data.join("layers"), &scratch.path())
             .map_err(CliError::failed)?
-            .with_limits(outside.limits),
+            .with_limits(outside.limits)
+            .with_progress(&progress)
+            .in_form(RootForm::of(place.kind)),
         cache: super::cache::local_cache(&outside.data, &store)?.with_scratch(&scratch.path()),
         mounts: CacheMounts::open(&outside.data.join("cache-mounts")).map_err(CliError::failed)?,
         progress,
         scratch: scratch.path(),
         store,
+        place,
     });
     let fetcher = Fetcher {
         tools: &tools,

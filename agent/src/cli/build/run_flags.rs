@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use roadstead_builder::dockerfile::instruction::Network;
-use roadstead_builder::sandbox::Ulimit;
+use roadstead_builder::sandbox::{Choice, Ulimit};
 use roadstead_builder::solve::{Host, RunOptions};
 
 use crate::config;
@@ -20,12 +20,25 @@ pub(super) struct RunFlags {
     /// Network of RUN commands that don't say themselves; `default` is the host's.
     #[arg(long = "network", value_enum, value_name = "MODE")]
     mode: Option<NetworkMode>,
+    /// Let RUN commands ask this machine's endpoints of credentials and metadata (IMDS, ECS, EKS Pod Identity), which they otherwise
+    /// cannot reach.
+    #[arg(long)]
+    allow_metadata: bool,
     /// Size of /dev/shm of RUN commands [default: 64m].
     #[arg(long, value_name = "SIZE", value_parser = config::size)]
     shm_size: Option<u64>,
     /// Resource limit of RUN commands, such as nofile=1024:2048; may be repeated.
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<Ulimit>,
+    /// What RUN commands are kept in: namespaces, or chroot where neither mounts nor user namespaces are allowed; auto takes the first
+    /// that works, none runs no command.
+    #[arg(
+        long,
+        env = "ROADSTEAD_SANDBOX",
+        value_name = "auto|namespaces|chroot|none",
+        default_value = "auto"
+    )]
+    pub(super) sandbox: Choice,
     /// Allow what docker asks about: network.host is allowed in any case, the others are refused.
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<String>,
@@ -67,6 +80,7 @@ impl RunFlags {
                 Some(NetworkMode::Host) => Network::Host,
                 Some(NetworkMode::None) => Network::None,
             },
+            allow_metadata: self.allow_metadata,
         }
     }
 }

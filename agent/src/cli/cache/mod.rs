@@ -38,7 +38,7 @@ enum Command {
 pub(super) fn main(args: &Args) -> Result<ExitCode, CliError> {
     // As an ordinary user, only from within have the files of layers the owners that builds see, and can be removed.
     let data = data_directory::open().map_err(data_directory::failed)?;
-    sandbox::enter().map_err(CliError::failed)?;
+    sandbox::enter(sandbox::Choice::Auto).map_err(CliError::failed)?;
     if let Command::Check(args) = &args.command {
         return check::run(args, &data);
     }

@@ -154,7 +154,7 @@ pub fn local(roots: &[Root<'_>], epoch: Option<i64>, destination: &Path, owner: 
     std::thread::scope(|scope| {
         let writing = scope.spawn(move || tar(roots, epoch, write));
         let options = extract::Options {
-            layer: false,
+            form: extract::Form::Archive,
             owner: Some(owner),
             lowers: &[],
             limits: Limits::NONE,

@@ -175,7 +175,8 @@ impl Exporter<'_> {
         for one in &self.built.platforms {
             let unpacking = solve::unpacked(self.tools, one, self.cancel);
             let chain = unpacking.await.map_err(super::super::failed)?;
-            mounted.push(self.tools.layers.mount_readonly(&chain).map_err(CliError::failed)?);
+            let rootfs = self.tools.layers.mount_readonly(&chain);
+            mounted.push(rootfs.map_err(|error| super::super::failed(error.into()))?);
         }
         Ok(mounted)
     }

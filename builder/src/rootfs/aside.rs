@@ -1,0 +1,35 @@
+//! What a sandbox has put into a tree of files for the time of a command, and what of it is not to be seen in the layer.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// Paths, relative to the root, that are not what they seem to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// What belongs to no layer.
+    pub leave_out: Vec<PathBuf>,
+    /// Directories whose own looks count as unchanged, whatever their times say. What is in them is compared as usual.
+    pub untouched_dirs: Vec<PathBuf>,
+    /// What is, with all below, as it was before, although it was moved away and back.
+    pub untouched: Vec<PathBuf>,
+}
+
+impl Aside {
+    pub(super) fn is_untouched(&self, parent: &Path, name: &OsStr) -> bool {
+        has(&self.untouched, parent, name)
+    }
+
+    pub(super) fn is_untouched_dir(&self, parent: &Path, name: &OsStr) -> bool {
+        has(&self.untouched_dirs, parent, name)
+    }
+
+    pub(super) fn is_left_out(&self, parent: &Path, name: &OsStr) -> bool {
+        has(&self.leave_out, parent, name)
+    }
+}
+
+fn has(paths: &[PathBuf], parent: &Path, name: &OsStr) -> bool {
+    paths
+        .iter()
+        .any(|path| path.file_name() == Some(name) && path.parent() == Some(parent))
+}
