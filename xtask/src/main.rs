@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod cage;
 mod command;
 mod conformance;
 mod demo;
@@ -28,7 +29,9 @@ use error::{Result, TaskError};
 const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask test
        cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
-       cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests|--caches] [--binary FILE]
+       cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests|--caches|--cage|--cage-ptrace]
+                           [--binary FILE]
+       cargo xtask cage [--only NAME,...] [--ptrace] [--hostile] [--no-compare|--outside] [--overlay] [--binary FILE]
        cargo xtask soak [--seed N] [--rounds N] [--only PART,...]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
@@ -39,9 +42,13 @@ bench  times beside BuildKit and buildah, and memory, to docs/benchmarks.md; par
 conformance
        the cases of tests/conformance by roadstead and by Docker with BuildKit, images compared; with --random, random
        Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all;
-       with --caches, each built cold, and again out of every kind of cache
+       with --caches, each built cold, and again out of every kind of cache; with --cage, each built outside and in a container
+       with Docker's defaults, where nothing can be mounted
+cage   the contexts of tests/cage, whose commands are those of real projects, built in such a container, and outside to compare the
+       times; with --ptrace, the container has that capability; with --overlay, the data lies on its own root; with --hostile, a
+       program that tries to get out
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill,
-       corrupt, together, killed-builds, killed-w1, docker";
+       corrupt, together, killed-builds, killed-w1, killed-cage, docker";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,6 +68,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["demo", "--binary", binary] => demo::run(Some(binary.into())),
         ["bench", options @ ..] => bench::run(options),
         ["conformance", options @ ..] => conformance::run(options),
+        ["cage", options @ ..] => cage::run(options),
         ["soak", options @ ..] => soak::run(options),
         ["test"] => test::run_all(),
         ["help" | "--help" | "-h"] => {

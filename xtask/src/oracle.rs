@@ -11,11 +11,16 @@ use crate::workspace::{is_root, make, write};
 /// Makes ROOT the root of this process and the processes it becomes. dockerd refuses a plain chroot, since it can't remount `/`.
 const ENTER: &str = r#"
 set -e
-root=$1 work=$2; shift 2
+root=$1; shift
 mount --bind "$root" "$root"
-mkdir -p "$root$work" "$root/.old"
+mkdir -p "$root/.old"
 for each in proc sys dev; do mount --rbind /$each "$root/$each"; done
-mount --bind "$work" "$root$work"
+while [ "$1" != -- ]; do
+  mkdir -p "$root$1"
+  mount --bind "$1" "$root$1"
+  shift
+done
+shift
 cd "$root"
 pivot_root . .old
 umount -l /.old
@@ -38,6 +43,11 @@ pub(crate) struct Docker {
 impl Docker {
     /// Starts the daemon in its root below `directory`, which is made unless it is there. `work` takes what the daemon stores.
     pub(crate) fn start(directory: &Path, work: &Path) -> Result<Self> {
+        Self::start_with(directory, work, &[])
+    }
+
+    /// The same, and containers can be shown what lies below the directories `shown`, under the same paths.
+    pub(crate) fn start_with(directory: &Path, work: &Path, shown: &[&Path]) -> Result<Self> {
         let root = directory.join("trixie");
         make_root(&root)?;
         let config = directory.join("docker-config");
@@ -55,10 +65,13 @@ impl Docker {
         }
         let mut command = program("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]);
-        command
-            .arg(&root)
-            .arg(work)
-            .args(["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        command.arg(&root).arg(work).args(shown).args([
+            "--",
+            "dockerd",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+        ]);
         command
             .arg("--data-root")
             .arg(work.join("data"))

@@ -31,8 +31,31 @@ pub(crate) fn cargo() -> Command {
 /// Builds the product and returns its path.
 pub(crate) fn build_product(profile: &str) -> Result<PathBuf> {
     run(cargo().args(["build", "--locked", "--package", "roadstead", "--profile", profile]))?;
+    made(&target(), profile)
+}
+
+/// Builds the product so that it needs no file of the system it runs on, and returns its path.
+pub(crate) fn build_static(profile: &str) -> Result<PathBuf> {
+    // Only with a target that is named are the flags kept from build scripts and procedural macros, which can't be static.
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--locked",
+        "--package",
+        "roadstead",
+        "--profile",
+        profile,
+        "--target",
+        &triple,
+    ]);
+    run(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    made(&target().join(triple), profile)
+}
+
+fn made(target: &Path, profile: &str) -> Result<PathBuf> {
     let directory = if profile == "dev" { "debug" } else { profile };
-    let path = target().join(directory).join("roadstead");
+    let path = target.join(directory).join("roadstead");
     if path.is_file() {
         Ok(path)
     } else {

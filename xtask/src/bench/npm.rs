@@ -122,7 +122,7 @@ fn dockerfile(mount: &str) -> String {
 fn base(workshop: &Workshop) -> Result<PathBuf> {
     let context = workshop.directory.join("node");
     make(&context)?;
-    let archive = seeds::debian_archive(workshop)?;
+    let archive = seeds::debian_archive(&workshop.directory)?;
     let sums = root().join("examples/base-image/packages.sha256");
     for (from, name) in [
         (&*sums, "packages.sha256"),

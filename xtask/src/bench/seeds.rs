@@ -13,8 +13,8 @@ use super::builders::Workshop;
 pub(crate) const DEBIAN: &str = "debian:w1";
 
 /// Debian 12 by mmdebstrap, made once.
-pub(super) fn debian_archive(workshop: &Workshop) -> Result<PathBuf> {
-    let context = workshop.directory.join("base");
+pub(crate) fn debian_archive(directory: &Path) -> Result<PathBuf> {
+    let context = directory.join("base");
     let archive = context.join("base.tar");
     if archive.exists() {
         return Ok(archive);
@@ -26,7 +26,7 @@ pub(super) fn debian_archive(workshop: &Workshop) -> Result<PathBuf> {
     mmdebstrap
         .args(["--variant=minbase", "--mode=root", "--skip=output/dev", "bookworm"])
         .arg(&part);
-    logged(&mut mmdebstrap, &workshop.directory.join("base.log"))?;
+    logged(&mut mmdebstrap, &directory.join("base.log"))?;
     std::fs::rename(&part, &archive).map_err(TaskError::at("rename", &part))?;
     Ok(archive)
 }
@@ -37,7 +37,7 @@ pub(crate) fn debian(workshop: &Workshop) -> Result<PathBuf> {
     if data.exists() {
         return Ok(data);
     }
-    let archive = debian_archive(workshop)?;
+    let archive = debian_archive(&workshop.directory)?;
     let context = archive.parent().unwrap_or(&archive);
     write(&context.join("Dockerfile"), "FROM scratch\nADD base.tar /\n")?;
     push(workshop, "debian", context, DEBIAN)

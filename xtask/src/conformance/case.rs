@@ -11,6 +11,7 @@
 //! | `tree` | the oracle is too old: the expected entries upon the base, as `Image::entries` shows them |
 //! | `config` | the same for the config: the values that must be there, and of `created image` and `created NN` the times |
 //! | `unlike` | `what => why`: differences from the oracle that are meant; `runs again => why`: commands that no cache can spare |
+//! | `cage` | `what => why`: differences of the build in a cage from that outside which are meant; `build` where only the cage's must fail |
 //!
 //! `@HTTP@` and `@GIT@` stand for the addresses of the servers that show the files below `served`.
 
@@ -34,6 +35,8 @@ pub(super) struct Case {
     pub(super) config: Vec<String>,
     /// What is different on purpose, and why.
     pub(super) unlike: Vec<(String, String)>,
+    /// What a cage makes different, and why.
+    pub(super) cage: Vec<(String, String)>,
 }
 
 impl Case {
@@ -44,12 +47,21 @@ impl Case {
 
     /// Finds the reason for a difference, when it is meant.
     pub(super) fn reason(&self, what: &str) -> Option<&str> {
-        let found = self.unlike.iter().find(|(pattern, _)| match pattern.strip_suffix('*') {
-            Some(start) => what.starts_with(start),
-            None => what == pattern,
-        });
-        found.map(|(_, reason)| reason.as_str())
+        reason(&self.unlike, what)
     }
+
+    /// The same for a difference between cage and outside.
+    pub(super) fn cage_reason(&self, what: &str) -> Option<&str> {
+        reason(&self.cage, what)
+    }
+}
+
+fn reason<'a>(meant: &'a [(String, String)], what: &str) -> Option<&'a str> {
+    let found = meant.iter().find(|(pattern, _)| match pattern.strip_suffix('*') {
+        Some(start) => what.starts_with(start),
+        None => what == pattern,
+    });
+    found.map(|(_, reason)| reason.as_str())
 }
 
 /// Reads every file of cases in the directory, in the order of their names.
@@ -109,7 +121,7 @@ fn begin(case: &mut Case, section: &str) -> Option<()> {
         "Dockerfile" => case.dockerfile = Some(String::new()),
         "fails" => case.fails = Some(Vec::new()),
         "tree" => case.tree = Some(Vec::new()),
-        "context" | "flags" | "config" | "unlike" => {}
+        "context" | "flags" | "config" | "unlike" | "cage" => {}
         _ => return None,
     }
     Some(())
@@ -136,7 +148,12 @@ fn add(case: &mut Case, section: &str, line: &str) -> Option<()> {
         "tree" => case.tree.as_mut()?,
         _ => {
             let (what, why) = line.split_once(" => ")?;
-            case.unlike.push((what.to_owned(), why.to_owned()));
+            let meant = if section == "cage" {
+                &mut case.cage
+            } else {
+                &mut case.unlike
+            };
+            meant.push((what.to_owned(), why.to_owned()));
             return Some(());
         }
     };
@@ -150,7 +167,7 @@ mod tests {
 
     #[test]
     fn sections_are_read() {
-        let text = "# all\n\n=== one\n# about\n--- context\necho 1 > a\n--- Dockerfile\nFROM scratch\n\nCOPY a /\n--- flags\n--target=x\n\n--- unlike\n/a => why\n/b* => too\n=== two\n--- fails\nno such\n";
+        let text = "# all\n\n=== one\n# about\n--- context\necho 1 > a\n--- Dockerfile\nFROM scratch\n\nCOPY a /\n--- flags\n--target=x\n\n--- unlike\n/a => why\n/b* => too\n--- cage\n/c => cage\n=== two\n--- fails\nno such\n";
         let cases = parse("copy", text).unwrap();
         assert_eq!(cases.len(), 2);
         assert_eq!(cases[0].name, "copy/one");
@@ -159,6 +176,7 @@ mod tests {
         assert_eq!(cases[0].reason("/a"), Some("why"));
         assert_eq!(cases[0].reason("/bcd"), Some("too"));
         assert_eq!(cases[0].reason("/ab"), None);
+        assert_eq!(cases[0].cage_reason("/c"), Some("cage"));
         assert_eq!(cases[1].fails.as_deref(), Some(&["no such".to_owned()][..]));
         for wrong in [
             "x\n",

@@ -4,6 +4,7 @@
 //! the specification.
 
 mod caches;
+mod caged;
 mod case;
 mod compare;
 mod digests;
@@ -71,6 +72,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     }
     if options.caches {
         return caches::run(&workshop, &cases, &directory);
+    }
+    if let Some(kind) = options.cage {
+        return caged::run(&workshop, &cases, &shared, kind, options.binary.as_deref());
     }
     if let Some(count) = options.random {
         return random::run(&workshop, count, options.seed);

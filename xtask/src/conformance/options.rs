@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cage::Kind;
 use crate::error::{Result, TaskError};
 
 /// What the person at the terminal asked for.
@@ -18,6 +19,8 @@ pub(super) struct Options {
     pub(super) digests: bool,
     /// Compare digests of builds out of every kind of cache with those of cold builds.
     pub(super) caches: bool,
+    /// Compare images built in a cage of this kind with those built outside.
+    pub(super) cage: Option<Kind>,
     pub(super) binary: Option<PathBuf>,
 }
 
@@ -36,6 +39,14 @@ impl Options {
                 }
                 "--caches" => {
                     options.caches = true;
+                    continue;
+                }
+                "--cage" => {
+                    options.cage = Some(Kind::Plain);
+                    continue;
+                }
+                "--cage-ptrace" => {
+                    options.cage = Some(Kind::Ptrace);
                     continue;
                 }
                 _ => {}
@@ -71,6 +82,7 @@ mod tests {
         assert_eq!((options.random, options.seed), (Some(9), 3));
         assert!(options.digests && options.caches);
         assert_eq!(options.only.as_deref(), Some("a,b"));
+        assert_eq!(Options::parse(&["--cage-ptrace"]).unwrap().cage, Some(Kind::Ptrace));
         for wrong in [&["--random", "0"][..], &["--seed"], &["--seed", "x"], &["--fast", "1"]] {
             assert!(Options::parse(wrong).is_err(), "{wrong:?}");
         }

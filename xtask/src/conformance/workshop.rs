@@ -67,8 +67,10 @@ impl Workshop {
         for (server, port) in servers.iter_mut().zip([http_port, git_port]) {
             server.wait_for(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
         }
+        let cases = directory.join("cases");
+        make(&cases)?;
         let docker = match with_docker {
-            true => Some(Docker::start(shared, &directory.join("docker"))?),
+            true => Some(Docker::start_with(shared, &directory.join("docker"), &[&cases])?),
             false => None,
         };
         let mut workshop = Self {
@@ -91,6 +93,16 @@ impl Workshop {
     /// The oracle's version.
     pub(super) fn oracle(&self) -> Result<String> {
         self.docker.as_ref().map_or(Ok("none".to_owned()), Docker::version)
+    }
+
+    /// The oracle's daemon, which can show containers the cases.
+    pub(super) fn docker(&self) -> Option<&Docker> {
+        self.docker.as_ref()
+    }
+
+    /// Where the cases keep their files.
+    pub(super) fn cases(&self) -> PathBuf {
+        self.directory.join("cases")
     }
 
     /// A base image, and where the cases keep their files.
@@ -150,7 +162,7 @@ impl Workshop {
 
     /// Makes the context of a case, once for each builder, for a build may change what is beside it.
     pub(super) fn prepare(&self, case: &Case) -> Result<PathBuf> {
-        let directory = self.directory.join("cases").join(&case.name);
+        let directory = self.cases().join(&case.name);
         make_empty(&directory)?;
         let context = directory.join("context");
         make(&context)?;
@@ -223,17 +235,26 @@ impl Workshop {
 
     /// Builds a case with this data by `build`, which runs roadstead, and what more is said; gives the digest of the layout, that of
     /// manifest, config and layers as a registry would get them, and what the build printed.
-    pub(super) fn digest(
+    pub(super) fn digest(&self, case: &Case, data: &Path, build: Command, more: &[String]) -> Result<(String, String)> {
+        let log = data.with_extension("log");
+        let (mut build, layout) = self.to_archive(case, data, "oci", build, more);
+        logged(&mut build, &log)?;
+        Ok((sha256(&layout)?, read_lossy(&log)))
+    }
+
+    /// Prepares `build`, which runs roadstead, for an archive of this type beside the data; gives the archive's path as well.
+    pub(super) fn to_archive(
         &self,
         case: &Case,
         data: &Path,
+        kind: &str,
         mut build: Command,
         more: &[String],
-    ) -> Result<(String, String)> {
+    ) -> (Command, PathBuf) {
         self.at_home(&mut build, data);
-        let [layout, log] = ["layout.tar", "log"].map(|ending| data.with_extension(ending));
+        let archive = data.with_extension(format!("{kind}.tar"));
         build.args(["build", "--progress", "plain", "-o"]);
-        build.arg(format!("type=oci,dest={}", layout.display()));
+        build.arg(format!("type={kind},dest={}", archive.display()));
         build.args(more).args(self.flags(case));
         if let Some(directory) = data.parent() {
             build.current_dir(directory);
@@ -241,10 +262,7 @@ impl Workshop {
         if !has_context(case) {
             build.arg("context");
         }
-        logged(&mut build, &log)?;
-        let digest = capture(program("sha256sum").arg(&layout))?;
-        let digest = digest.split_whitespace().next().unwrap_or_default();
-        Ok((digest.to_owned(), read_lossy(&log)))
+        (build, archive)
     }
 
     /// The program that is under test.
@@ -266,6 +284,12 @@ impl Workshop {
     }
 }
 
+/// The digest of a file, in hexadecimal.
+pub(super) fn sha256(file: &Path) -> Result<String> {
+    let printed = capture(program("sha256sum").arg(file))?;
+    Ok(printed.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
 /// A flag without a dash names the context.
 fn has_context(case: &Case) -> bool {
     case.flags.iter().any(|flag| !flag.starts_with('-'))
@@ -284,7 +308,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command, directory: &Path, name: &str, archive: PathBuf) -> Result<Self> {
+    /// Starts a build that is to write `archive`; its log is named after the builder.
+    pub(super) fn start(mut command: Command, directory: &Path, name: &str, archive: PathBuf) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let file = File::create(&log).map_err(TaskError::at("write", &log))?;
         let copy = file.try_clone().map_err(TaskError::at("write", &log))?;

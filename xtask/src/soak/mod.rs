@@ -2,6 +2,7 @@
 //! needs Docker.
 
 mod docker;
+mod killed_cage;
 mod killed_w1;
 
 use std::process::Command;
@@ -19,13 +20,14 @@ const NEEDS: [Need; 4] = [
 ];
 
 /// Everything that can be asked for by `--only`.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "chaos",
     "kill",
     "corrupt",
     "together",
     "killed-builds",
     "killed-w1",
+    "killed-cage",
     "docker",
 ];
 
@@ -124,6 +126,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         match (drawn(part), *part) {
             (Some(drawn), _) => run_command(&mut command(drawn, &options))?,
             (None, "killed-w1") => killed_w1::run(options.rounds, options.seed)?,
+            (None, "killed-cage") => killed_cage::run(options.rounds, options.seed)?,
             (None, _) => docker::run()?,
         }
     }
@@ -168,7 +171,7 @@ mod tests {
         assert!(
             PARTS
                 .iter()
-                .all(|part| drawn(part).is_some() || ["killed-w1", "docker"].contains(part))
+                .all(|part| drawn(part).is_some() || ["killed-w1", "killed-cage", "docker"].contains(part))
         );
         for wrong in [
             &["--rounds", "0"][..],

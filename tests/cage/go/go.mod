@@ -1,0 +1,3 @@
+module caged
+
+go 1.19

@@ -1,0 +1,49 @@
+//! Where a build runs: on the machine as it is, or in a cage.
+
+use std::process::Command;
+
+use super::container::Cage;
+
+/// Set while there is no sandbox for cages yet: all that would be built in a cage is built outside.
+const REHEARSAL: &str = "ROADSTEAD_CAGE_REHEARSAL";
+
+/// One of the two places that are compared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Outside,
+    Inside(&'a Cage<'a>),
+}
+
+impl Place<'_> {
+    /// The name in reports, and of files.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Outside => "outside",
+            Self::Inside(_) => "in-cage",
+        }
+    }
+
+    /// What `roadstead build` is told there.
+    pub(crate) fn flags(self) -> Vec<String> {
+        if is_rehearsal() {
+            return Vec::new();
+        }
+        let sandbox = match self {
+            Self::Outside => "namespaces",
+            Self::Inside(_) => "chroot",
+        };
+        vec![format!("--sandbox={sandbox}")]
+    }
+
+    /// Turns a command for the machine into one for this place.
+    pub(crate) fn take(self, command: Command) -> Command {
+        match self {
+            Self::Inside(cage) if !is_rehearsal() => cage.inside(&command),
+            _ => command,
+        }
+    }
+}
+
+fn is_rehearsal() -> bool {
+    std::env::var_os(REHEARSAL).is_some()
+}
