@@ -72,7 +72,7 @@ impl Supervisor {
     }
 
     /// Makes a relative path absolute, as the root has it.
-    fn absolute(&self, call: &Call, directory: i32, path: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn absolute(&self, call: &Call, directory: i32, path: &[u8]) -> Option<Vec<u8>> {
         let link = match directory {
             libc::AT_FDCWD => format!("/proc/{}/cwd", call.thread),
             number => format!("/proc/{}/fd/{number}", call.thread),
@@ -112,7 +112,11 @@ impl Supervisor {
             follows: !flags.contains(OFlags::NOFOLLOW) && !flags.contains(OFlags::CREATE | OFlags::EXCL),
         };
         let Some(asked) = self.asked(call, place) else {
-            return Answer::Continue;
+            let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC | OFlags::CREATE);
+            return match writes && self.is_write_refused(call, directory, address, place.follows) {
+                true => Errno::ROFS.into(),
+                false => Answer::Continue,
+            };
         };
         let opened = match &asked.what {
             What::Secret(number) => self.open_secret(asked.caller, *number, flags),

@@ -4,6 +4,7 @@
 mod answers;
 pub(super) mod filter;
 mod ids;
+pub(super) mod lent;
 mod listener;
 mod memory;
 mod network;
@@ -18,6 +19,7 @@ pub(super) use processes::Processes;
 use super::SandboxError;
 use crate::beneath::FileError;
 use answers::Place;
+use lent::Lent;
 use listener::{Answer, Call, Listener};
 use memory::Memory;
 use rustix::fs::{Mode, OFlags};
@@ -73,6 +75,7 @@ pub(super) struct Supervisor {
     memory: Memory,
     stand: Stand,
     secrets: Vec<Secret>,
+    lent: Vec<Lent>,
 }
 
 impl Supervisor {
@@ -81,7 +84,7 @@ impl Supervisor {
         listener: OwnedFd,
         root: &Path,
         hostname: &str,
-        secrets: Vec<Secret>,
+        (secrets, lent): (Vec<Secret>, Vec<Lent>),
     ) -> Result<Self, SandboxError> {
         let open = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -99,6 +102,7 @@ impl Supervisor {
             memory: Memory::default(),
             stand: Stand::new(root)?,
             secrets,
+            lent,
             world: World {
                 processes: Processes::new(),
                 root: canonical,
@@ -164,8 +168,11 @@ impl Supervisor {
             libc::SYS_kill => self.kill(call),
             libc::SYS_ptrace => self.ptrace(call),
             libc::SYS_setpriority | libc::SYS_ioprio_set => self.priority(call),
-            // The others of the filter begin with a process.
-            _ => self.about_process(a[0]),
+            _ => match self.change(call) {
+                Some(answer) => answer,
+                // The others of the filter begin with a process.
+                None => self.about_process(a[0]),
+            },
         }
     }
 
