@@ -319,7 +319,10 @@ impl Layers {
             return Err(OverlayError::Gone(tree.path().to_owned()));
         };
         let digest = &layer.descriptor.digest;
-        let vertex = self.progress.as_ref().map(|to| to.start(format!("extracting {digest}")));
+        let vertex = self
+            .progress
+            .as_ref()
+            .map(|to| to.start(format!("extracting {digest}")));
         let result = self.extract(&store, tree.path(), Form::Tree, &[], &layer);
         match (&result, &vertex) {
             (Ok(()), Some(vertex)) => vertex.done(),

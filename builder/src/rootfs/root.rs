@@ -151,7 +151,11 @@ impl Drop for Rootfs {
         self.unmount();
         match &self.held {
             Held::Mounted => sandbox::unmount(&self.path),
-            Held::Overlay(overlay) => overlay.upper.iter().chain([&overlay.work]).for_each(|path| remove(path)),
+            Held::Overlay(overlay) => overlay
+                .upper
+                .iter()
+                .chain([&overlay.work])
+                .for_each(|path| remove(path)),
             Held::Nothing | Held::Tree(_) | Held::Reading(_) => {}
         }
     }

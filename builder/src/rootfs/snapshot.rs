@@ -270,7 +270,13 @@ impl Walk<'_> {
             std::iter::once(Ok(own)).chain(others).collect()
         });
         for result in results {
-            let ended_early = |_| FileError::new("look at", self.root.path(), std::io::Error::other("a thread ended early"));
+            let ended_early = |_| {
+                FileError::new(
+                    "look at",
+                    self.root.path(),
+                    std::io::Error::other("a thread ended early"),
+                )
+            };
             found.extend(result.map_err(ended_early)??);
         }
         Ok(found)

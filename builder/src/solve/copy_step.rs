@@ -228,7 +228,10 @@ impl StageRun<'_> {
                 .iter()
                 .all(|source| source.tree.is_unchanged(&source.selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
-            Ok((keep(&shared, rootfs, &chain, unpacked_on, &Aside::default(), packing)?, steady))
+            Ok((
+                keep(&shared, rootfs, &chain, unpacked_on, &Aside::default(), packing)?,
+                steady,
+            ))
         })
         .await
     }

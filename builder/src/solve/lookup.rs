@@ -110,7 +110,11 @@ impl StageRun<'_> {
             return Ok(Some(record));
         };
         let (chain, compression) = (self.chain(), self.shared.request.compression);
-        let known = self.shared.tools.layers.known(&ChainId::of(chain.last(), &layer.diff_id));
+        let known = self
+            .shared
+            .tools
+            .layers
+            .known(&ChainId::of(chain.last(), &layer.diff_id));
         if let Some(known) = known.filter(|_| layer.descriptor.is_none()) {
             // A record of a layer that lay unpacked, of which there is a blob meanwhile.
             layer = known.into();
