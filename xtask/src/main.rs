@@ -31,7 +31,8 @@ const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
        cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests|--caches|--cage|--cage-ptrace]
                            [--binary FILE]
-       cargo xtask cage [--only NAME,...] [--ptrace] [--hostile] [--no-compare|--outside] [--overlay] [--binary FILE]
+       cargo xtask cage [--only NAME,...] [--ptrace|--restricted] [--hostile] [--no-compare|--outside] [--overlay] [--short]
+                  [--binary FILE]
        cargo xtask soak [--seed N] [--rounds N] [--only PART,...]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
@@ -46,7 +47,8 @@ conformance
        with Docker's defaults, where nothing can be mounted
 cage   the contexts of tests/cage, whose commands are those of real projects, built in such a container, and outside to compare the
        times; with --ptrace, the container has that capability; with --overlay, the data lies on its own root; with --hostile, a
-       program that tries to get out
+       program that tries to get out; with --restricted, what can be built as uid 1000 without any capability; with --short, a part
+       of all that in minutes
 soak   the long forms of tests that draw their cases; a seed repeats them; parts: chaos, kill,
        corrupt, together, killed-builds, killed-w1, killed-cage, docker";
 

@@ -7,9 +7,13 @@ mod options;
 mod orphans;
 mod place;
 mod residents;
+mod restricted;
 mod runs;
 mod site;
 
+use std::path::Path;
+
+use crate::conformance;
 use crate::error::{Result, TaskError};
 use crate::oracle;
 use crate::tools::{self, Need};
@@ -26,6 +30,12 @@ const NEEDS: [Need; 3] = [
     Need::Program("gcc", "gcc"),
 ];
 
+/// Contexts that need no time, and few packages.
+const SHORT: [&str; 5] = ["shell", "user", "processes", "mounts", "orphans"];
+/// Cases that are built in the cage in the short run.
+const SAMPLE: &str = "25";
+const SEED: &str = "20";
+
 /// Runs what was asked for.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let options = Options::parse(arguments)?;
@@ -36,22 +46,47 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         println!("SKIPPED: a cage needs Docker, which needs root and mounts here");
         return Ok(());
     }
+    if options.short {
+        return short(options.binary.as_deref());
+    }
     let site = Site::open("cage", options.binary.as_deref())?;
     if options.outside {
-        if options.hostile {
-            return hostile::run_all(&site, Place::Outside);
-        }
-        return runs::run(&site, &[Place::Outside], &names, false);
+        return match options.hostile {
+            true => hostile::run_all(&site, Place::Outside),
+            false => runs::run(&site, &[Place::Outside], &names, false),
+        };
     }
     let cage = site.cage(options.kind, options.binary.as_deref())?;
-    if options.hostile {
-        return hostile::run_all(&site, Place::Inside(&cage));
+    let inside = Place::Inside(&cage);
+    match (options.kind, options.hostile, options.compare) {
+        (Kind::Restricted, ..) => restricted::run(&site, inside),
+        (_, true, _) => hostile::run_all(&site, inside),
+        (_, _, true) => runs::run(&site, &[Place::Outside, inside], &names, options.overlay),
+        (_, _, false) => runs::run(&site, &[inside], &names, options.overlay),
     }
-    let places = match options.compare {
-        true => vec![Place::Outside, Place::Inside(&cage)],
-        false => vec![Place::Inside(&cage)],
-    };
-    runs::run(&site, &places, &names, options.overlay)
+}
+
+/// A part of all that is there, in minutes: for `cargo xtask test`.
+fn short(binary: Option<&Path>) -> Result<()> {
+    println!("==> builds in a cage");
+    let site = Site::open("cage", binary)?;
+    {
+        let cage = site.cage(Kind::Plain, binary)?;
+        let inside = Place::Inside(&cage);
+        hostile::run_all(&site, inside)?;
+        runs::run(&site, &[inside], &SHORT, false)?;
+        // Once with the data on the cage's own root.
+        runs::run(&site, &[inside], &SHORT[..1], true)?;
+    }
+    restricted::run(&site, Place::Inside(&site.cage(Kind::Restricted, binary)?))?;
+    drop(site);
+    println!("==> some conformance cases in a cage");
+    let binary = binary.map(|binary| binary.to_string_lossy().into_owned());
+    let mut arguments = vec!["--cage", "--sample", SAMPLE, "--seed", SEED];
+    if let Some(binary) = &binary {
+        arguments.extend(["--binary", binary]);
+    }
+    conformance::run(&arguments)
 }
 
 fn chosen(options: &Options) -> Result<Vec<&str>> {

@@ -20,6 +20,8 @@ pub(super) struct Options {
     pub(super) overlay: bool,
     /// Run the program that tries to get out.
     pub(super) hostile: bool,
+    /// What there is time for in `cargo xtask test`.
+    pub(super) short: bool,
     pub(super) binary: Option<PathBuf>,
 }
 
@@ -32,6 +34,7 @@ impl Default for Options {
             outside: false,
             overlay: false,
             hostile: false,
+            short: false,
             binary: None,
         }
     }
@@ -49,10 +52,12 @@ impl Options {
             };
             match *option {
                 "--ptrace" => options.kind = Kind::Ptrace,
+                "--restricted" => options.kind = Kind::Restricted,
                 "--no-compare" => options.compare = false,
                 "--outside" => options.outside = true,
                 "--overlay" => options.overlay = true,
                 "--hostile" => options.hostile = true,
+                "--short" => options.short = true,
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--binary" => options.binary = Some(value()?.into()),
                 _ => return Err(TaskError::new(format!("cage knows no option `{option}`"))),
