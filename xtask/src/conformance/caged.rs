@@ -223,8 +223,8 @@ fn refusals(case: &Case, outcomes: [&Outcome; 2], place: &Path) -> Vec<(String, 
         let line = format!("in the cage it does not say `{text}`:\n{}", tail(&printed[1]));
         found.push(("message".to_owned(), line));
     }
-    let [outside, inside] =
-        [(&printed[0], "data-outside"), (&printed[1], "data-in-cage")].map(|(printed, name)| message(printed, &place.join(name)));
+    let [outside, inside] = [(&printed[0], "data-outside"), (&printed[1], "data-in-cage")]
+        .map(|(printed, name)| message(printed, &place.join(name)));
     if found.is_empty() && outside != inside {
         let line = format!("message\n-- outside\n{outside}\n-- in the cage\n{inside}");
         found.push(("message".to_owned(), line));

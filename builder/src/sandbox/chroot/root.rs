@@ -117,7 +117,7 @@ impl Prepared {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let stand = rustix::fs::openat(own.descriptor(), name, flags, Mode::empty())
                     .map_err(|e| SandboxError::system("open a secret's place", e))?;
-                self.secrets.push(Secret::new(stand, content.clone())?);
+                self.secrets.push(Secret::new(&stand, content)?);
                 self.fixtures.put(&path, target, false)
             }
             Mount::Bind { target, .. } => Err(SandboxError::Setup(format!(
