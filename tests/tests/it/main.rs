@@ -14,6 +14,7 @@ mod ca_bundle;
 mod cache_command;
 mod caching;
 mod check;
+mod chroot;
 mod contexts;
 mod copy;
 mod corrupt;

@@ -179,17 +179,19 @@ fn network(program: &mut Program, net: Net, answered: bool) {
     program.on_with(libc::SYS_socket, |program| {
         program.load_argument(0);
         for (family, verdict) in [
+            (libc::AF_UNIX, ALLOW),
             (libc::AF_INET, inet),
             (libc::AF_INET6, inet),
-            // Past the network's own rules: a packet socket would hear what the builder says, the others speak to the hypervisor.
+            (libc::AF_NETLINK, ALLOW),
+            (libc::AF_ALG, ALLOW),
+            // It would hear what the builder says.
             (libc::AF_PACKET, errno(libc::EPERM)),
-            (libc::AF_VSOCK, errno(libc::EAFNOSUPPORT)),
-            (libc::AF_XDP, errno(libc::EAFNOSUPPORT)),
         ] {
             program.push(JUMP_EQUAL, family.cast_unsigned(), 0, 1);
             program.verdict(verdict);
         }
-        program.verdict(ALLOW);
+        // Others go past the fence, over TCP of their own or to the hypervisor.
+        program.verdict(errno(libc::EAFNOSUPPORT));
     });
     if net == Net::Open {
         return;

@@ -22,6 +22,16 @@ const ENDPOINTS_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
 ];
 
+/// Protocols whose packets come to the socket that they are for, and its filter: by default, TCP, UDP, UDP-Lite and both ICMPs.
+const PROTOCOLS: [i32; 6] = [
+    0,
+    libc::IPPROTO_TCP,
+    libc::IPPROTO_UDP,
+    libc::IPPROTO_UDPLITE,
+    libc::IPPROTO_ICMP,
+    libc::IPPROTO_ICMPV6,
+];
+
 /// Where the network header begins, for a filter on a socket.
 const NETWORK_HEADER: u32 = 0xfff0_0000;
 
@@ -36,6 +46,9 @@ impl Supervisor {
         // What the supervisor may and the caller may not.
         if owner.uid != 0 && kind & 0xf == libc::SOCK_RAW {
             return Errno::PERM.into();
+        }
+        if kind & 0xf != libc::SOCK_RAW && !PROTOCOLS.contains(&protocol) {
+            return Errno::PROTONOSUPPORT.into();
         }
         match fenced_socket(family, kind, protocol) {
             Ok(file) => Answer::Descriptor {
