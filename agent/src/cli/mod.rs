@@ -4,6 +4,7 @@ mod agent;
 mod build;
 mod bundle;
 mod cache;
+mod doctor;
 mod image;
 mod imagedefinitions;
 mod jobs;
@@ -46,6 +47,8 @@ enum Command {
     Bundle(bundle::Args),
     /// Look at the local build cache, make room in it, and check it.
     Cache(cache::Args),
+    /// Tell what works on this machine: which sandbox RUN commands get and why, and what would make it better.
+    Doctor(doctor::Args),
     /// Check the local store.
     Store(store::Args),
     /// Run a buildspec here and now.
@@ -75,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Image(args) => image::main(*args),
         Command::Bundle(args) => bundle::main(args),
         Command::Cache(args) => cache::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::Store(args) => store::main(&args),
         Command::Run(args) => run::main(args),
         Command::Agent(args) => agent::main(&args),

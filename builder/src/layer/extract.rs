@@ -1,7 +1,7 @@
 //! Tar to files below a root. Archives are hostile: every path is resolved below the root, sizes and counts are bounded.
 
 use super::limits::{Counter, Exceeded, Limits};
-use super::lowers;
+use super::lowers::{self, is_opaque, is_whiteout};
 use super::own::Own;
 use super::read::{Entry, TarReader};
 use super::sparse::Sparse;
@@ -169,7 +169,7 @@ struct Extractor<'a> {
     made: HashSet<PathBuf>,
     /// What is the layer's own, where it is applied to the files of others.
     own: Option<Own>,
-    /// Times of directories, set last since every new entry changes them.
+    /// Times of directories, set last since every new entry changes them. Of one path the last counts.
     times: Vec<(PathBuf, i64)>,
 }
 
@@ -238,13 +238,16 @@ impl Extractor<'_> {
                 }
                 let dir = self.root.find_dir(&above)?;
                 match dir.metadata(part)? {
-                    Some(stat) if self.leads_on(&stat) => {}
+                    Some(stat) if self.leads_on(&stat) => self.keep_time(&prefix, &stat),
                     Some(_) => {
                         dir.remove_all(part)?;
-                        self.implied(&dir, part, &prefix)?;
+                        self.implied(&dir, part)?;
                         self.hide_lower(&dir, part)?;
                     }
-                    None => self.implied(&dir, part, &prefix)?,
+                    None => {
+                        self.implied(&dir, part)?;
+                        self.like_lower(&dir, part, &prefix)?;
+                    }
                 }
                 self.note(&dir, part)?;
                 self.made.insert(prefix.clone());
@@ -267,23 +270,38 @@ impl Extractor<'_> {
         }
     }
 
-    fn implied(&self, dir: &Dir, name: &OsStr, path: &Path) -> Result<()> {
+    fn implied(&self, dir: &Dir, name: &OsStr) -> Result<()> {
         dir.create_dir(name, 0o755)?;
-        if let Some(owner) = self.options.owner {
-            dir.set_owner(name, owner)?;
-        }
-        if let Some(stat) = lowers::metadata(self.options.lowers, path)?
-            && kind(&stat) == FileType::Directory
-        {
+        self.options
+            .owner
+            .map_or(Ok(()), |owner| Ok(dir.set_owner(name, owner)?))
+    }
+
+    /// Makes an implied directory look like that of the layers below which it stands for.
+    fn like_lower(&mut self, dir: &Dir, name: &OsStr, path: &Path) -> Result<()> {
+        let Some((lower, stat)) = self.hidden_by(path)? else {
+            return Ok(());
+        };
+        if kind(&stat) == FileType::Directory {
             let owner = Owner {
                 uid: stat.st_uid,
                 gid: stat.st_gid,
             };
             dir.set_owner(name, owner)?;
             dir.set_mode(name, stat.st_mode)?;
-            dir.set_mtime(name, stat.st_mtime, 0)?;
+            for (key, value) in lower.xattrs(name)? {
+                dir.set_xattr(name, &key, &value)?;
+            }
+            self.times.push((path.to_owned(), stat.st_mtime));
         }
         Ok(())
+    }
+
+    /// Has a directory of the layers below keep its time, whatever is made in it.
+    fn keep_time(&mut self, path: &Path, stat: &Stat) {
+        if self.options.form == Form::Tree && kind(stat) == FileType::Directory {
+            self.times.push((path.to_owned(), stat.st_mtime));
+        }
     }
 
     /// Has a directory that took the place of something else show nothing of the layers below: that was hidden before.
@@ -412,18 +430,38 @@ impl Extractor<'_> {
         }
         dir.remove_all(hidden)?;
         self.forget(&path.with_file_name(hidden));
-        if self.own.is_some() {
+        let place = self.root.canonical(path.parent().unwrap_or(Path::new("")))?;
+        // One that hides nothing would be listed in a directory that is this layer's alone.
+        if self.own.is_some() || self.hidden_by(&place.join(hidden))?.is_none() {
             return Ok(());
         }
         Ok(dir.create_node(hidden, FileType::CharacterDevice, 0, 0)?)
     }
 
+    /// Finds what the layers below show at `path`, unless this one has hidden it already.
+    fn hidden_by(&self, path: &Path) -> Result<Option<(Dir, Stat)>> {
+        let found = lowers::find(self.options.lowers, path)?;
+        if found.is_some() {
+            for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+                if is_opaque(&self.root.find_dir(above)?)? {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn opaque(&self, dir: &Dir) -> Result<()> {
-        match &self.own {
-            // The overlay shows everything in its top, whatever is said of it.
-            Some(_) if dir.path() == self.root.path() => Ok(()),
-            Some(own) => Ok(own.only(dir)?),
-            None => Ok(dir.set_xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR), b"y")?),
+        let Some(own) = &self.own else {
+            remove_whiteouts(dir)?;
+            return Ok(dir.set_xattr(OsStr::new(""), OsStr::new(OPAQUE_XATTR), b"y")?);
+        };
+        let top = self.root.metadata(OsStr::new(""))?;
+        let is_top = top.zip(dir.metadata(OsStr::new(""))?);
+        // The overlay shows everything in its top, whatever is said of it.
+        match is_top.is_some_and(|(top, this)| (top.st_dev, top.st_ino) == (this.st_dev, this.st_ino)) {
+            true => Ok(()),
+            false => Ok(own.only(dir)?),
         }
     }
 
@@ -446,7 +484,7 @@ impl Extractor<'_> {
     }
 
     fn finish(self) -> Result<()> {
-        for (path, mtime) in self.times.iter().rev() {
+        for (path, mtime) in &self.times {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
@@ -468,6 +506,22 @@ fn with_holes(sparse: &Sparse, content: &mut dyn Read, file: &mut std::fs::File)
         io::copy(&mut content.take(*length), file)?;
     }
     file.set_len(sparse.size)
+}
+
+/// Removes whiteouts, which hide nothing any more.
+fn remove_whiteouts(top: &Dir) -> Result<()> {
+    let mut open = vec![PathBuf::new()];
+    while let Some(path) = open.pop() {
+        let dir = top.plain_dir(&path)?;
+        for name in dir.names()? {
+            match dir.metadata(&name)? {
+                Some(stat) if is_whiteout(&stat) => dir.remove_all(&name)?,
+                Some(stat) if kind(&stat) == FileType::Directory => open.push(path.join(&name)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn link_target<'a>(entry: &'a Entry, path: &Path) -> Result<&'a OsStr> {

@@ -31,17 +31,17 @@ pub fn has_directory(lowers: &[Dir], path: &Path) -> Result<bool> {
     Ok(!merged(lowers, path)?.is_empty())
 }
 
-/// Gives the metadata of what `lowers`, uppermost first, show at `path`, links not followed.
+/// Finds what `lowers`, uppermost first, show at `path`, links not followed: gives its metadata, and the directory of a layer that holds it.
 ///
 /// # Errors
 /// When a lookup fails.
-pub fn metadata(lowers: &[Dir], path: &Path) -> Result<Option<Stat>> {
+pub fn find(lowers: &[Dir], path: &Path) -> Result<Option<(Dir, Stat)>> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(None);
     };
     for dir in merged(lowers, parent)? {
         if let Some(stat) = dir.metadata(name)? {
-            return Ok(Some(stat).filter(|stat| !is_whiteout(stat)));
+            return Ok(Some((dir, stat)).filter(|(_, stat)| !is_whiteout(stat)));
         }
     }
     Ok(None)

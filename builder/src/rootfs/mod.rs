@@ -13,5 +13,7 @@ pub mod overlay;
 mod root;
 pub mod scratch;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod trees;
 pub mod users;

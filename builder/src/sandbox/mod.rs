@@ -26,7 +26,7 @@ pub use child::child_main;
 pub use identity::{Identity, user_name};
 pub use limits::Ulimit;
 pub use mounts::{Memory, mount_overlay, unmount};
-pub use probe::{Choice, Kind, Place, enter};
+pub use probe::{Choice, Findings, Kind, Place, enter, knows_notification, look};
 
 use plan::Plan;
 use std::io::{self, Write as _};

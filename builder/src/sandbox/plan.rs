@@ -38,6 +38,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether the chroot sandbox has to look at calls that change files: for a directory that is only shown, or that outlives the command.
+    pub(super) fn lends_directories(&self) -> bool {
+        self.mounts.iter().any(|mount| match mount {
+            Mount::Lend {
+                stays,
+                writable,
+                directory,
+                ..
+            } => *directory && (*stays || !writable),
+            _ => false,
+        })
+    }
+
     /// Reads the document.
     pub(super) fn read(text: &[u8]) -> Result<Self, SandboxError> {
         serde_json::from_slice(text).map_err(|e| SandboxError::Setup(format!("the plan is malformed: {e}")))
@@ -66,8 +79,12 @@ pub enum Mount {
         source: PathBuf,
         /// Absolute path inside.
         target: PathBuf,
+        /// Whether it is a directory.
+        directory: bool,
         /// Whether it goes back to where it lay; otherwise it is thrown away.
         stays: bool,
+        /// Whether the command may write.
+        writable: bool,
     },
     /// Shows a secret as a file that is nowhere but in memory. For the chroot sandbox.
     Secret {
@@ -118,7 +135,7 @@ impl Mount {
         match self {
             Self::Bind { target, directory, .. } => (target, *directory),
             Self::Tmpfs { target, .. } => (target, true),
-            Self::Lend { source, target, .. } => (target, source.is_dir()),
+            Self::Lend { target, directory, .. } => (target, *directory),
             Self::Secret { target, .. } => (target, false),
         }
     }

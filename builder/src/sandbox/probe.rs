@@ -61,14 +61,75 @@ pub struct Place {
     pub why: String,
 }
 
+/// What was found about this place, for people.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// What is chosen by itself.
+    pub place: Place,
+    /// What the chroot sandbox lacks here, if it lacks something.
+    pub missing_for_chroot: Option<String>,
+    /// Whether the kernel hands calls to a supervisor: without, /proc and /sys are empty in the chroot sandbox, and secrets as files,
+    /// read-only mounts and the fence around endpoints of credentials are not to be had.
+    pub notification: bool,
+    /// The kernel's version of Landlock; 0 is none.
+    pub landlock: i32,
+    /// Whether the processes that a supervisor looks into may have changed their user and hidden themselves.
+    pub ptrace: bool,
+    /// Limits of open files: the one in force, and how far it can be raised.
+    pub open_files: (Option<u64>, Option<u64>),
+}
+
+/// Looks at this place, as a build does. This process enters namespaces by it, if that is possible.
+///
+/// # Errors
+/// When not even a process's own capabilities can be read.
+pub fn look() -> Result<Findings, SandboxError> {
+    let missing_for_chroot = missing_for_chroot()?;
+    let capabilities = rustix::thread::capabilities(None).map_err(|e| SandboxError::system("read capabilities", e))?;
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    Ok(Findings {
+        missing_for_chroot,
+        notification: knows_notification(),
+        landlock: super::landlock::version(),
+        ptrace: capabilities.effective.contains(CapabilitySet::SYS_PTRACE),
+        open_files: (files.current, files.maximum),
+        place: enter(Choice::Auto)?,
+    })
+}
+
+/// Whether the kernel knows seccomp user notification (Linux 5.0), and may be asked for it here.
+#[must_use]
+pub fn knows_notification() -> bool {
+    let mut sizes = libc::seccomp_notif_sizes {
+        seccomp_notif: 0,
+        seccomp_notif_resp: 0,
+        seccomp_data: 0,
+    };
+    // SAFETY: the kernel writes one structure, which lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_NOTIF_SIZES, 0, &raw mut sizes) };
+    result == 0
+}
+
+/// Lets as many files be open as the hard limit allows: some places begin with 1,024.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // What stays as it was may still be enough.
+    let _unchanged = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+}
+
 /// The capabilities that the chroot sandbox cannot do without, each with what for.
-const NEEDED: [(CapabilitySet, &str); 6] = [
+const NEEDED: [(CapabilitySet, &str); 7] = [
     (CapabilitySet::SYS_CHROOT, "SYS_CHROOT"),
     (CapabilitySet::CHOWN, "CHOWN"),
     (CapabilitySet::DAC_OVERRIDE, "DAC_OVERRIDE"),
     (CapabilitySet::FOWNER, "FOWNER"),
     (CapabilitySet::SETUID, "SETUID"),
     (CapabilitySet::SETGID, "SETGID"),
+    (CapabilitySet::MKNOD, "MKNOD"),
 ];
 
 /// Finds what works, and enters the namespaces of the sandbox that has some. Must be called before any thread exists.
@@ -87,7 +148,13 @@ pub fn enter(choice: Choice) -> Result<Place, SandboxError> {
     }
     if matches!(choice, Choice::Auto | Choice::Only(Kind::Chroot)) {
         match missing_for_chroot()? {
-            None => return Ok(place(Kind::Chroot, Identity::Root, why.join("; "))),
+            None => {
+                raise_open_files();
+                // A command is as much root as the builder: no process of its user is to look into this one.
+                rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+                    .map_err(|e| SandboxError::system("hide the builder", e))?;
+                return Ok(place(Kind::Chroot, Identity::Root, why.join("; ")));
+            }
             Some(missing) if choice != Choice::Auto => return Err(SandboxError::Unavailable(missing)),
             Some(missing) => why.push(format!("no chroot: {missing}")),
         }

@@ -287,9 +287,11 @@ impl Wanted {
             }
         };
         Ok(plan::Mount::Lend {
+            directory: single.is_none(),
             source: single.map_or_else(|| directory.to_owned(), |name| directory.join(name)),
             target: self.target.clone(),
             stays: false,
+            writable: matches!(self.mount, Mount::Bind { writable: true, .. }),
         })
     }
 
@@ -328,9 +330,11 @@ impl Wanted {
             }
         };
         Ok(Some(plan::Mount::Lend {
+            directory: first.is_none(),
             stays: source == cache.path(),
             source,
             target: self.target.clone(),
+            writable: *writable,
         }))
     }
 
@@ -471,7 +475,9 @@ impl Wanted {
             ready.mounts.push(plan::Mount::Lend {
                 source: socket,
                 target: self.target.clone(),
+                directory: false,
                 stays: false,
+                writable: true,
             });
             ready._held.push(Held::Proxy(proxy));
             return Ok(());

@@ -479,7 +479,9 @@ fn show(shared: &Shared, source: &Path, target: PathBuf) -> Mount {
         sandbox::Kind::Chroot => Mount::Lend {
             source: source.to_owned(),
             target,
+            directory: false,
             stays: false,
+            writable: false,
         },
         _ => Mount::file(source, target),
     }

@@ -1,10 +1,11 @@
 //! An agent that holds the caller's key files for as long as a build lasts.
 //!
 //! It is OpenSSH's own `ssh-agent`: whoever has keys has it, it knows every kind of key that `ssh` does, and signing takes no
-//! cryptography of ours. The keys go to it through a pipe; its socket lies in memory that only the builder may enter.
+//! cryptography of ours. The keys go to it through a pipe; its socket lies in a directory that only the builder may enter.
 
 use super::Agent;
-use crate::sandbox::{Memory, SandboxError};
+use crate::beneath::FileError;
+use crate::rootfs::scratch::private_dir;
 use base64::Engine as _;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ pub enum KeyError {
     },
     /// There is no place for its socket.
     #[error(transparent)]
-    Sandbox(#[from] SandboxError),
+    Place(#[from] FileError),
 }
 
 /// The bytes of a private key. What it shows of itself is only where it is from.
@@ -139,7 +140,6 @@ fn is_protected(text: &str) -> bool {
 pub struct KeyAgent {
     keeper: Child,
     agent: Agent,
-    _memory: Memory,
 }
 
 impl KeyAgent {
@@ -157,7 +157,7 @@ impl KeyAgent {
     /// When the agent does not start, or does not take a key.
     pub fn start(directory: &Path, keys: &[Key]) -> Result<Self, KeyError> {
         let (ssh_agent, ssh_add) = (program("ssh-agent")?, program("ssh-add")?);
-        let memory = Memory::mount(directory)?;
+        private_dir(directory)?;
         let keeper = quiet(Command::new("/bin/sh"), directory)
             .args(["-c", KEEPER])
             .arg(ssh_agent)
@@ -168,7 +168,6 @@ impl KeyAgent {
             agent: Agent {
                 socket: directory.join("agent"),
             },
-            _memory: memory,
         };
         started.wait_for_agent()?;
         for key in keys {

@@ -18,8 +18,8 @@ impl Place<'_> {
     /// The name in reports, and of files.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Outside => "outside",
-            Self::Inside(_) => "in-cage",
+            Self::Outside => "data-outside",
+            Self::Inside(_) => "data-in-cage",
         }
     }
 

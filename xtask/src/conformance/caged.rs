@@ -223,8 +223,8 @@ fn refusals(case: &Case, outcomes: [&Outcome; 2], place: &Path) -> Vec<(String, 
         let line = format!("in the cage it does not say `{text}`:\n{}", tail(&printed[1]));
         found.push(("message".to_owned(), line));
     }
-    let [outside, inside] =
-        [(&printed[0], "outside"), (&printed[1], "in-cage")].map(|(printed, name)| message(printed, &place.join(name)));
+    let [outside, inside] = [(&printed[0], "data-outside"), (&printed[1], "data-in-cage")]
+        .map(|(printed, name)| message(printed, &place.join(name)));
     if found.is_empty() && outside != inside {
         let line = format!("message\n-- outside\n{outside}\n-- in the cage\n{inside}");
         found.push(("message".to_owned(), line));
@@ -236,7 +236,18 @@ fn refusals(case: &Case, outcomes: [&Outcome; 2], place: &Path) -> Vec<(String, 
 fn message(printed: &str, data: &Path) -> String {
     let is_first = |line: &&str| line.starts_with("ERROR: ") || line.starts_with("error: ");
     let lines: Vec<&str> = printed.lines().skip_while(|line| !is_first(line)).collect();
-    lines.join("\n").replace(&*data.to_string_lossy(), "DATA")
+    let text = lines.join("\n").replace(&*data.to_string_lossy(), "DATA");
+    without_scratch(&text)
+}
+
+/// Cuts the names of a build's temporary directories, which are others every time.
+fn without_scratch(text: &str) -> String {
+    let mut parts = text.split("DATA/tmp/");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let below = part.splitn(3, '/').nth(2).unwrap_or_default();
+        format!("{text}SCRATCH/{below}")
+    })
 }
 
 fn sorted_out(case: &Case, differences: Vec<(String, String)>) -> Verdict {
@@ -281,6 +292,13 @@ mod tests {
             Verdict::Meant(vec!["/a: why".to_owned()])
         );
         assert!(matches!(sorted_out(&case, Vec::new()), Verdict::Differs(_)));
+    }
+
+    #[test]
+    fn scratch_directories_have_no_name() {
+        let text = "cannot write `DATA/tmp/build-1-0/root-4/x/d` of `DATA/y`";
+        assert_eq!(without_scratch(text), "cannot write `SCRATCH/x/d` of `DATA/y`");
+        assert_eq!(without_scratch("plain"), "plain");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use roadstead_builder::layer::limits::Limits;
 use roadstead_builder::progress::Progress;
 use roadstead_builder::rootfs::overlay::{Layers, RootForm};
 use roadstead_builder::rootfs::scratch::Scratch;
-use roadstead_builder::sandbox::{self, Identity, Place};
+use roadstead_builder::sandbox::{self, Identity, Kind as SandboxKind, Place};
 use roadstead_builder::solve::{self, BuildError, Cancel, Explain, Fetcher, LayerHook, Request, Secret, Tools};
 use roadstead_registry_client::{Client, ClientOptions, Store};
 
@@ -120,6 +120,12 @@ async fn build(args: Args, outside: Outside, place: Place) -> Result<ExitCode, C
     });
     if place.identity == Identity::SingleId {
         progress.warn("no subordinate ids here: files can belong to one user only; install `uidmap` and give ranges in /etc/subuid");
+    }
+    if place.kind == SandboxKind::Chroot && !sandbox::knows_notification() {
+        progress.warn(
+            "this kernel hands no calls to a supervisor (seccomp user notification): RUN commands see an empty /proc and /sys, \
+             and reach the machine's endpoints of credentials",
+        );
     }
     let result = build_and_export(&args, &outside, place, progress, &cancel).await;
     listening.abort();

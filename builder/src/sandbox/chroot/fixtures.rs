@@ -100,6 +100,16 @@ impl Fixtures {
         Ok(())
     }
 
+    /// The thing that was put in place last, wherever it will be.
+    pub(super) fn last(&self) -> Result<Option<OwnedFd>, SandboxError> {
+        let again = |placed: &Placed| rustix::io::fcntl_dupfd_cloexec(&placed.handle, 3);
+        self.placed
+            .last()
+            .map(again)
+            .transpose()
+            .map_err(|e| SandboxError::system("keep what is lent", e))
+    }
+
     /// Opens a directory, without links, and makes what is missing of it.
     fn open_or_make(&mut self, path: &Path) -> Result<Dir, SandboxError> {
         let mut at = PathBuf::new();

@@ -85,8 +85,9 @@ fn listen(plan: &Plan, supervisor: impl AsFd) -> Result<(), SandboxError> {
         (false, true) => Net::Open,
         (false, false) => Net::Fenced,
     };
-    let Ok(Some(listener)) = filter::install(&filter::program(net, true), true) else {
-        filter::install(&filter::program(net, false), false)?;
+    let answered = filter::program(net, true, plan.lends_directories());
+    let Ok(Some(listener)) = filter::install(&answered, true) else {
+        filter::install(&filter::program(net, false, false), false)?;
         return send(supervisor, NO_LISTENER, None);
     };
     send(supervisor, LISTENS, Some(&listener))

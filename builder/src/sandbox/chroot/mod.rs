@@ -136,8 +136,8 @@ fn run(
     let child = Pid::from_child(&child);
     send_plan(&own, text).map_err(system("hand over the plan"))?;
     if let Some(listener) = inner::receive_listener(&own)? {
-        let secrets = root.secrets();
-        *supervisor = Some(Supervisor::new(listener, &plan.rootfs, &plan.hostname, secrets)?);
+        let answered_for = root.answered_for();
+        *supervisor = Some(Supervisor::new(listener, &plan.rootfs, &plan.hostname, answered_for)?);
     }
     drop(own);
     loop {

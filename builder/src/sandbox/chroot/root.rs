@@ -5,6 +5,7 @@ use crate::beneath::{Dir, Owner, kind};
 use crate::sandbox::SandboxError;
 use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
 use crate::sandbox::supervisor::Secret;
+use crate::sandbox::supervisor::lent::Lent;
 use rustix::fs::{FileType, Mode, OFlags, makedev};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ const SHARED_MODE: u32 = 0o1777;
 pub(super) struct Prepared {
     fixtures: Fixtures,
     secrets: Vec<Secret>,
+    lent: Vec<Lent>,
     /// Directories with a bound on what they hold, in bytes.
     bounded: Vec<(Dir, u64, PathBuf)>,
 }
@@ -42,6 +44,7 @@ impl Prepared {
         let mut prepared = Self {
             fixtures: Fixtures::new(&plan.rootfs, &plan.aside)?,
             secrets: Vec::new(),
+            lent: Vec::new(),
             bounded: Vec::new(),
         };
         match prepared.fill(plan) {
@@ -74,7 +77,23 @@ impl Prepared {
         let name = format!("mount-{number}");
         let (name, path) = (OsStr::new(&name), plan.aside.join(&name));
         match mount {
-            Mount::Lend { source, target, stays } => self.fixtures.put(source, target, *stays),
+            Mount::Lend {
+                source,
+                target,
+                directory,
+                stays,
+                writable,
+            } => {
+                self.fixtures.put(source, target, *stays)?;
+                let handle = self.fixtures.last()?;
+                let file = target.file_name().filter(|_| !directory).map(OsStr::to_owned);
+                self.lent.extend(handle.map(|handle| Lent {
+                    handle,
+                    writable: *writable,
+                    file,
+                }));
+                Ok(())
+            }
             Mount::Tmpfs { target, size, mode } => {
                 let there = Dir::open(&plan.rootfs)?.follow(target)?;
                 let mode = there
@@ -98,7 +117,7 @@ impl Prepared {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let stand = rustix::fs::openat(own.descriptor(), name, flags, Mode::empty())
                     .map_err(|e| SandboxError::system("open a secret's place", e))?;
-                self.secrets.push(Secret::new(stand, content.clone())?);
+                self.secrets.push(Secret::new(&stand, content)?);
                 self.fixtures.put(&path, target, false)
             }
             Mount::Bind { target, .. } => Err(SandboxError::Setup(format!(
@@ -108,9 +127,9 @@ impl Prepared {
         }
     }
 
-    /// The secrets, for whoever answers for them.
-    pub(super) fn secrets(&mut self) -> Vec<Secret> {
-        std::mem::take(&mut self.secrets)
+    /// The secrets, and what is lent, for whoever answers for them.
+    pub(super) fn answered_for(&mut self) -> (Vec<Secret>, Vec<Lent>) {
+        (std::mem::take(&mut self.secrets), std::mem::take(&mut self.lent))
     }
 
     /// Takes back everything that was put in place, when no process of the command is left.

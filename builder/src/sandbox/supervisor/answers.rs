@@ -6,9 +6,9 @@ use super::paths::{self, Inside, Tree};
 use super::processes::{owner, process_of};
 use super::stand::SHORT;
 use super::tree::{Caller, Target};
-use super::{Supervisor, plain_bytes};
+use super::{Supervisor, made, plain_bytes};
 use crate::beneath::FileError;
-use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -72,7 +72,7 @@ impl Supervisor {
     }
 
     /// Makes a relative path absolute, as the root has it.
-    fn absolute(&self, call: &Call, directory: i32, path: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn absolute(&self, call: &Call, directory: i32, path: &[u8]) -> Option<Vec<u8>> {
         let link = match directory {
             libc::AT_FDCWD => format!("/proc/{}/cwd", call.thread),
             number => format!("/proc/{}/fd/{number}", call.thread),
@@ -100,7 +100,7 @@ impl Supervisor {
         let stat = rustix::fs::fstat(&found).ok()?;
         self.secrets
             .iter()
-            .position(|secret| secret.file == (stat.st_dev, stat.st_ino))
+            .position(|secret| secret.place == (stat.st_dev, stat.st_ino))
     }
 
     /// open(2) and openat(2).
@@ -112,7 +112,11 @@ impl Supervisor {
             follows: !flags.contains(OFlags::NOFOLLOW) && !flags.contains(OFlags::CREATE | OFlags::EXCL),
         };
         let Some(asked) = self.asked(call, place) else {
-            return Answer::Continue;
+            let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC | OFlags::CREATE);
+            return match writes && self.is_write_refused(call, directory, address, place.follows) {
+                true => Errno::ROFS.into(),
+                false => Answer::Continue,
+            };
         };
         let opened = match &asked.what {
             What::Secret(number) => self.open_secret(asked.caller, *number, flags),
@@ -155,7 +159,7 @@ impl Supervisor {
             Target::Link { .. } => Err(Errno::LOOP),
             Target::Made { content, .. } => match writes {
                 true => Err(Errno::ROFS),
-                false => made(&content),
+                false => made::open(self.made.file(content)?),
             },
             Target::File(_) if writes => Err(Errno::ROFS),
             Target::File(path) | Target::Writable(path) => {
@@ -187,16 +191,7 @@ impl Supervisor {
         if flags.contains(OFlags::DIRECTORY) {
             return Err(Errno::NOTDIR);
         }
-        // Whoever may not read the file that stands for it may not read it either.
-        as_user(caller.owner, || {
-            let path = format!("/proc/self/fd/{}", secret.stand.as_raw_fd());
-            rustix::fs::access(path, Access::READ_OK)
-        })
-        .or_else(|error| match caller.owner.uid {
-            0 => Ok(()),
-            uid => secret.is_readable_by(uid, caller.owner.gid).then_some(()).ok_or(error),
-        })?;
-        made(&secret.content)
+        as_user(caller.owner, || made::open(&secret.file))
     }
 
     /// stat(2), lstat(2) and newfstatat(2).
@@ -213,8 +208,8 @@ impl Supervisor {
             What::Tree(inside) => inside,
             What::Secret(number) => {
                 let secret = self.secrets.get(*number).ok_or(Errno::NOENT)?;
-                let mut stat = rustix::fs::fstat(&secret.stand)?;
-                stat.st_size = i64::try_from(secret.content.len()).unwrap_or_default();
+                let mut stat = rustix::fs::fstat(&secret.file)?;
+                stat.st_nlink = 1;
                 return Ok(stat);
             }
         };
@@ -240,7 +235,8 @@ impl Supervisor {
                 let found = self.open_in_root(asked.caller, &path, OFlags::PATH, 0)?;
                 rustix::fs::fstat(&found)
             }
-            Target::File(path) | Target::Writable(path) | Target::Opened(path) | Target::Made { real: path, .. } => {
+            Target::Made { content, .. } => rustix::fs::fstat(self.made.file(content)?),
+            Target::File(path) | Target::Writable(path) | Target::Opened(path) => {
                 as_user(asked.caller.owner, || rustix::fs::stat(&path))
             }
         }
@@ -475,18 +471,6 @@ fn open_anew(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         rustix::fs::fcntl_setfl(&file, now - OFlags::NONBLOCK)?;
     }
     Ok(file)
-}
-
-/// Makes a file in memory that can only be read.
-fn made(content: &[u8]) -> Result<OwnedFd, Errno> {
-    let file = rustix::fs::memfd_create("roadstead", MemfdFlags::CLOEXEC)?;
-    let mut rest = content;
-    while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The kernel's word out of one of our errors.

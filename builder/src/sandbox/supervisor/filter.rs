@@ -135,8 +135,9 @@ impl Program {
     }
 }
 
-/// Makes the filter. It comes on top of the one that refuses what a container may not.
-pub(crate) fn program(net: Net, paths: bool) -> Vec<libc::sock_filter> {
+/// Makes the filter. It comes on top of the one that refuses what a container may not. `paths` says whether calls are answered at all,
+/// `lent` whether those that change files are asked about.
+pub(crate) fn program(net: Net, paths: bool, lent: bool) -> Vec<libc::sock_filter> {
     let mut program = Program(Vec::new());
     program.load_number();
     if cfg!(target_arch = "x86_64") {
@@ -146,6 +147,9 @@ pub(crate) fn program(net: Net, paths: bool) -> Vec<libc::sock_filter> {
     }
     for call in PATHS.iter().filter(|_| paths) {
         program.on(*call, NOTIFY);
+    }
+    for call in super::lent::calls().filter(|_| paths && lent) {
+        program.on(call, NOTIFY);
     }
     for call in PROCESSES.iter().chain(OTHERS).filter(|_| paths) {
         program.on(*call, NOTIFY);
@@ -263,7 +267,7 @@ mod tests {
     fn jumps_stay_within_the_program() {
         for net in [Net::Open, Net::Fenced, Net::None] {
             for paths in [true, false] {
-                let program = program(net, paths);
+                let program = program(net, paths, true);
                 for (at, one) in program.iter().enumerate() {
                     if one.code & 0x07 == 0x05 {
                         assert!(at + 1 + usize::from(one.jt.max(one.jf)) < program.len(), "{at}");

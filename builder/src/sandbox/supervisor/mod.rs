@@ -4,7 +4,9 @@
 mod answers;
 pub(super) mod filter;
 mod ids;
+pub(super) mod lent;
 mod listener;
+mod made;
 mod memory;
 mod network;
 mod paths;
@@ -18,6 +20,7 @@ pub(super) use processes::Processes;
 use super::SandboxError;
 use crate::beneath::FileError;
 use answers::Place;
+use lent::Lent;
 use listener::{Answer, Call, Listener};
 use memory::Memory;
 use rustix::fs::{Mode, OFlags};
@@ -30,37 +33,26 @@ use tree::World;
 /// A secret that a command may read, and the empty file that stands for it.
 #[derive(Debug)]
 pub(super) struct Secret {
-    /// The file, opened by its path only.
-    stand: OwnedFd,
-    /// Its device and inode.
-    file: (u64, u64),
-    content: Vec<u8>,
-    uid: u32,
-    gid: u32,
-    mode: u32,
+    /// Device and inode of the file that stands for it.
+    place: (u64, u64),
+    /// Its content, with the owner and the mode of that file.
+    file: OwnedFd,
 }
 
 impl Secret {
-    pub(super) fn new(stand: OwnedFd, content: Vec<u8>) -> Result<Self, SandboxError> {
-        let stat = rustix::fs::fstat(&stand).map_err(|e| SandboxError::system("look at a secret's place", e))?;
+    pub(super) fn new(place: &OwnedFd, content: &[u8]) -> Result<Self, SandboxError> {
+        let failed = |e| SandboxError::system("keep a secret in memory", e);
+        let stat = rustix::fs::fstat(place).map_err(failed)?;
+        let owner = (
+            Some(rustix::fs::Uid::from_raw(stat.st_uid)),
+            Some(rustix::fs::Gid::from_raw(stat.st_gid)),
+        );
+        let file = made::file(content, stat.st_mode).map_err(failed)?;
+        rustix::fs::fchown(&file, owner.0, owner.1).map_err(failed)?;
         Ok(Self {
-            stand,
-            file: (stat.st_dev, stat.st_ino),
-            content,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mode: stat.st_mode,
+            place: (stat.st_dev, stat.st_ino),
+            file,
         })
-    }
-
-    /// Tells whether a user who is not root may read it.
-    fn is_readable_by(&self, uid: u32, gid: u32) -> bool {
-        let shift = match (self.uid == uid, self.gid == gid) {
-            (true, _) => 6,
-            (_, true) => 3,
-            _ => 0,
-        };
-        self.mode >> shift & 4 != 0
     }
 }
 
@@ -73,6 +65,8 @@ pub(super) struct Supervisor {
     memory: Memory,
     stand: Stand,
     secrets: Vec<Secret>,
+    lent: Vec<Lent>,
+    made: made::Made,
 }
 
 impl Supervisor {
@@ -81,7 +75,7 @@ impl Supervisor {
         listener: OwnedFd,
         root: &Path,
         hostname: &str,
-        secrets: Vec<Secret>,
+        (secrets, lent): (Vec<Secret>, Vec<Lent>),
     ) -> Result<Self, SandboxError> {
         let open = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -99,6 +93,8 @@ impl Supervisor {
             memory: Memory::default(),
             stand: Stand::new(root)?,
             secrets,
+            lent,
+            made: made::Made::default(),
             world: World {
                 processes: Processes::new(),
                 root: canonical,
@@ -164,8 +160,11 @@ impl Supervisor {
             libc::SYS_kill => self.kill(call),
             libc::SYS_ptrace => self.ptrace(call),
             libc::SYS_setpriority | libc::SYS_ioprio_set => self.priority(call),
-            // The others of the filter begin with a process.
-            _ => self.about_process(a[0]),
+            _ => match self.change(call) {
+                Some(answer) => answer,
+                // The others of the filter begin with a process.
+                None => self.about_process(a[0]),
+            },
         }
     }
 
