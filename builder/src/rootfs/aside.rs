@@ -1,5 +1,6 @@
 //! What a sandbox has put into a tree of files for the time of a command, and what of it is not to be seen in the layer.
 
+use crate::beneath::Dir;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,18 @@ pub struct Aside {
 }
 
 impl Aside {
+    /// Tells whether anything is there that belongs to no layer.
+    pub(crate) fn is_left_in(&self, root: &Dir) -> bool {
+        let is_there = |path: &PathBuf| {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                return false;
+            };
+            let parent = root.plain_dir(parent);
+            parent.is_ok_and(|parent| parent.metadata(name).is_ok_and(|stat| stat.is_some()))
+        };
+        self.leave_out.iter().any(is_there)
+    }
+
     pub(super) fn is_untouched(&self, parent: &Path, name: &OsStr) -> bool {
         has(&self.untouched, parent, name)
     }

@@ -7,7 +7,7 @@
 use super::diff::DiffError;
 use super::kept::{FILES, Sound};
 use super::trees::{Blob, Tree, Trees};
-use crate::beneath::{Dir, FileError};
+use crate::beneath::{self, Dir, FileError};
 use crate::layer::digest_reader::DigestReader;
 use crate::layer::extract::{self, ExtractError, Form};
 use crate::layer::limits::Limits;
@@ -129,9 +129,13 @@ impl Layers {
         self
     }
 
-    /// Sets how root file systems are made.
+    /// Sets how root file systems are made. Trees hold no device that could do harm, and where their owners cannot be set, these are
+    /// written down.
     #[must_use]
     pub fn in_form(mut self, form: RootForm) -> Self {
+        if form == RootForm::Directories {
+            beneath::record(&self.scratch);
+        }
         self.form = form;
         self
     }

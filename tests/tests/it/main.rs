@@ -19,6 +19,7 @@ mod contexts;
 mod copy;
 mod corrupt;
 mod data_directory;
+mod directories;
 mod files;
 mod handmade;
 mod hostile;

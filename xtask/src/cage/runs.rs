@@ -12,11 +12,12 @@ use super::place::Place;
 use super::site::Site;
 
 /// Every context but that of the program which tries to get out.
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 13] = [
     "shell",
     "system",
     "user",
     "orphans",
+    "network",
     "processes",
     "mounts",
     "gcc",
