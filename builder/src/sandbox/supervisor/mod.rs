@@ -26,6 +26,7 @@ use memory::Memory;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use stand::Stand;
+use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use tree::World;
@@ -99,6 +100,7 @@ impl Supervisor {
                 processes: Processes::new(),
                 root: canonical,
                 hostname: hostname.to_owned(),
+                short_names: HashSet::new(),
                 proc: open(proc).map_err(failed(proc))?,
                 sys: open(Path::new("/sys")).ok(),
             },

@@ -7,6 +7,7 @@ use super::processes::{Owner, Processes, process_of};
 use crate::sandbox::plan::MASKED;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -45,6 +46,8 @@ pub(super) struct World {
     /// The root's path outside, with which the kernel's links begin.
     pub(super) root: PathBuf,
     pub(super) hostname: String,
+    /// Names that were written in place of `self`, each as good as it.
+    pub(super) short_names: HashSet<Vec<u8>>,
     pub(super) proc: OwnedFd,
     pub(super) sys: Option<OwnedFd>,
 }
@@ -82,6 +85,7 @@ impl World {
         let thread = caller.thread.to_string().into_bytes();
         let own: Vec<Vec<u8>> = match first.as_slice() {
             b"self" => of_caller(&[])?,
+            name if self.short_names.contains(name) => of_caller(&[])?,
             b"thread-self" => of_caller(&[b"task", &thread])?,
             b"mounts" | b"net" => of_caller(&[first])?,
             _ => return self.named(caller, inside, follows),
