@@ -8,6 +8,7 @@ use super::diff::DiffError;
 use super::kept::{FILES, Sound};
 use super::trees::{Blob, Tree, Trees};
 use crate::beneath::{self, Dir, FileError};
+use crate::layer::ahead::read_ahead;
 use crate::layer::digest_reader::DigestReader;
 use crate::layer::extract::{self, ExtractError, Form};
 use crate::layer::limits::Limits;
@@ -350,9 +351,11 @@ fn extract_checked(store: &Store, root: &Dir, layer: &Layer, options: &extract::
     };
     let damaged = |e| failed(ExtractError::Archive(e));
     let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
-    let mut archive = DigestReader::new(blob);
-    extract::extract(&mut archive, root, options).map_err(failed)?;
-    let found = archive.finish().map_err(damaged)?;
+    let found = read_ahead(blob, |blob| {
+        let mut archive = DigestReader::new(blob);
+        extract::extract(&mut archive, root, options).map_err(failed)?;
+        archive.finish().map_err(damaged)
+    })?;
     if found != layer.diff_id {
         return Err(OverlayError::DiffId {
             digest: digest.clone(),

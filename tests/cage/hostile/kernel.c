@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
@@ -61,6 +62,8 @@ static int spaces(void) {
                  {CLONE_NEWIPC, "ipc"},   {CLONE_NEWUTS, "uts"},  {0x02000000, "cgroup"}, {0x80, "time"}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (unshare(kinds[i].flag) == 0) return gained("unshare of %s", kinds[i].name);
+        /* The flag of time namespaces is part of a signal's number there. */
+        if (kinds[i].flag == 0x80) break;
         pid_t child = (pid_t)syscall(SYS_clone, kinds[i].flag | 17, 0, 0, 0, 0);
         if (child == 0) _exit(0);
         if (child > 0) return gained("clone with a %s namespace", kinds[i].name);
@@ -159,13 +162,17 @@ static int files_to_write(void) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (open(names[i], O_WRONLY | O_CLOEXEC) >= 0) return gained("%s to be written", names[i]);
     }
-    if (mkdir("/sys/fs/cgroup/hostile", 0755) == 0) return gained("a cgroup");
+    /* A plain directory of the image in its place is no cgroup. */
+    struct statfs status;
+    int made = mkdir("/sys/fs/cgroup/hostile", 0755) == 0;
+    if (made && statfs("/sys/fs/cgroup/hostile", &status) == 0 && status.f_type == 0x63677270) return gained("a cgroup");
+    rmdir("/sys/fs/cgroup/hostile");
     return BLOCKED;
 }
 
 static int files_to_read(void) {
     static const char *const names[] = {"/proc/kcore",      "/proc/kmsg",     "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats", "/proc/kpagecount",
-                                        "/proc/kpageflags", "/proc/vmallocinfo", "/dev/mem",      "/dev/kmem",         "/dev/kmsg",           "/dev/port",
+                                        "/proc/kpageflags", "/dev/mem",      "/dev/kmem",         "/dev/kmsg",           "/dev/port",
                                         "/sys/kernel/debug/sched/debug", "/sys/firmware/dmi/tables/DMI", "/sys/kernel/security/lsm", "/proc/scsi/scsi"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         int fd = open(names[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC);

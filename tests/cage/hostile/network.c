@@ -44,6 +44,8 @@ static int environment(void) {
     extern char **environ;
     for (char **each = environ; *each; each++) {
         if (has_marker(*each, strlen(*each))) return GAINED;
+        /* Where the authorities are, that this build was given for its commands. */
+        if (!strncmp(*each, "AWS_CA_BUNDLE=", 14)) continue;
         if (!strncmp(*each, "AWS_", 4) || !strncmp(*each, "ROADSTEAD", 9) || !strncmp(*each, "ECS_", 4)) return gained("%s", *each);
     }
     return BLOCKED;

@@ -22,7 +22,7 @@ static void *flip(void *unused) {
 }
 
 /* Opens whatever the path is at the moment. */
-static int race(const char *allowed, const char *forbidden) {
+static int race(const char *allowed, const char *forbidden, int rounds) {
     const char *both[2] = {allowed, forbidden};
     pthread_t thread;
     int found = 0;
@@ -30,7 +30,7 @@ static int race(const char *allowed, const char *forbidden) {
     end = 0;
     strcpy(shared_path, allowed);
     if (pthread_create(&thread, NULL, flip, NULL) != 0) return 0;
-    for (int round = 0; round < ROUNDS && !found; round++) {
+    for (int round = 0; round < rounds && !found; round++) {
         int fd = open(shared_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0) continue;
         char target[32], text[512] = "";
@@ -55,7 +55,7 @@ static int race_processes(void) {
     for (int i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "/proc/%d/%s", parent, names[i]);
         if (!is_outside(parent)) break;
-        if (race("/proc/self/status", path) || race("/etc/hostname", path)) return GAINED;
+        if (race("/proc/self/status", path, i ? ROUNDS / 10 : ROUNDS) || race("/etc/hostname", path, ROUNDS / 10)) return GAINED;
     }
     return BLOCKED;
 }
@@ -64,9 +64,9 @@ static int race_paths(void) {
     for (int i = 0; i < plan.path_count && i < 3; i++) {
         char path[600];
         snprintf(path, sizeof path, "/proc/self/root/..%.200s", plan.paths[i]);
-        if (race("/proc/self/status", path) || race("/etc/hostname", plan.paths[i])) return GAINED;
+        if (race("/proc/self/status", path, i ? ROUNDS / 10 : ROUNDS) || race("/etc/hostname", plan.paths[i], ROUNDS / 10)) return GAINED;
         snprintf(path, sizeof path, "/mnt/cache/../..%.200s", plan.paths[i]);
-        if (race("/mnt/cache/file", path) || race("/proc/self/status", path)) return GAINED;
+        if (race("/mnt/cache/file", path, ROUNDS / 10) || race("/proc/self/status", path, ROUNDS / 10)) return GAINED;
     }
     return BLOCKED;
 }

@@ -8,6 +8,7 @@ use crate::error::{Result, TaskError};
 use crate::server::Server;
 use crate::workspace::{make, write};
 
+use super::container::Cage;
 use super::endpoint::Endpoints;
 use super::orphans;
 use super::place::Place;
@@ -29,6 +30,18 @@ const OUTSIDE: &str = "roadstead-outside";
 /// The name that the program gives to files which it makes outside.
 const ESCAPED: &str = "roadstead-escaped";
 const ABSTRACT: &str = "roadstead-victim";
+/// What the program must gain when nothing holds it, for attempts that cannot succeed tell nothing.
+const GAINED_WHEN_FREE: [&str; 9] = [
+    "proc-environ",
+    "proc-root",
+    "kill-probe",
+    "pidfd-send-signal",
+    "path-plain",
+    "race-paths",
+    "socket-abstract",
+    "socket-path",
+    "shared-memory",
+];
 
 /// Where everything lies, and the secrets.
 struct Trap<'a> {
@@ -48,6 +61,9 @@ pub(super) fn run_all(site: &Site, at: Place<'_>) -> Result<()> {
     }
     trap.plant(endpoints.is_some())?;
     let victim = trap.start_victim()?;
+    if let Place::Inside(cage) = at {
+        trap.run_free(cage, endpoints.is_some())?;
+    }
     let mut gained = Vec::new();
     for target in TARGETS {
         gained.extend(trap.build(target)?);
@@ -139,6 +155,33 @@ impl<'a> Trap<'a> {
         let ready = self.directory.join("victim.ready");
         server.wait_for(|_| ready.exists().then_some(()))?;
         Ok(server)
+    }
+
+    /// Lets the program run with nothing around it but the cage: it must see that it can get everywhere. Never outside of a cage, where it
+    /// would do harm.
+    fn run_free(&self, cage: &Cage<'_>, has_endpoints: bool) -> Result<()> {
+        let mut free = program(self.directory.join("hostile"));
+        free.arg("run").arg(self.directory.join("context/plan"));
+        let output = cage.inside(&free).output();
+        let output = output.map_err(|error| TaskError::new(format!("cannot start the program: {error}")))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let is_gained = |name: &str| text.lines().any(|line| line.starts_with(&format!("GAINED {name} ")));
+        let endpoint = has_endpoints.then_some("endpoint-connect");
+        let missing: Vec<&str> = GAINED_WHEN_FREE
+            .into_iter()
+            .chain(endpoint)
+            .filter(|name| !is_gained(name))
+            .collect();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Err(TaskError::new(format!(
+                "the program is too weak, for it did not gain {missing}:\n{text}"
+            )));
+        }
+        // The victim has told of signals by now, and the program may have made files.
+        write(&self.directory.join("victim.log"), "")?;
+        let script = format!("rm -rf /{ESCAPED} /tmp/*");
+        capture(&mut cage.command("sh", ["-c", &script])).map(drop)
     }
 
     /// Lets the program run; gives what it gained.

@@ -4,9 +4,6 @@ use std::process::Command;
 
 use super::container::Cage;
 
-/// Set while there is no sandbox for cages yet: all that would be built in a cage is built outside.
-const REHEARSAL: &str = "ROADSTEAD_CAGE_REHEARSAL";
-
 /// One of the two places that are compared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place<'a> {
@@ -25,9 +22,6 @@ impl Place<'_> {
 
     /// What `roadstead build` is told there.
     pub(crate) fn flags(self) -> Vec<String> {
-        if is_rehearsal() {
-            return Vec::new();
-        }
         let sandbox = match self {
             Self::Outside => "namespaces",
             Self::Inside(_) => "chroot",
@@ -38,12 +32,8 @@ impl Place<'_> {
     /// Turns a command for the machine into one for this place.
     pub(crate) fn take(self, command: Command) -> Command {
         match self {
-            Self::Inside(cage) if !is_rehearsal() => cage.inside(&command),
-            _ => command,
+            Self::Inside(cage) => cage.inside(&command),
+            Self::Outside => command,
         }
     }
-}
-
-fn is_rehearsal() -> bool {
-    std::env::var_os(REHEARSAL).is_some()
 }
