@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) sys: Option<OwnedFd>,
 }
 
+/// What tells of others, where there are no namespaces, or of the machine's keys.
+const NOT_ITS_OWN: [&str; 2] = ["proc/sysrq-trigger", "proc/sysvipc"];
 /// Files about a process that it may write as well.
 const WRITABLE: [&[u8]; 5] = [
     b"comm",
@@ -299,7 +301,7 @@ pub(super) fn real(inside: &Inside) -> PathBuf {
 /// Tells whether a container would not see it.
 pub(super) fn is_masked(inside: &Inside) -> bool {
     let path = Path::new(inside.tree.name()).join(below(inside));
-    MASKED.iter().any(|masked| path.starts_with(masked)) || path.starts_with("proc/sysrq-trigger")
+    MASKED.iter().any(|masked| path.starts_with(masked)) || NOT_ITS_OWN.iter().any(|other| path.starts_with(other))
 }
 
 /// What a process reads of its mounts: those that a container has.
