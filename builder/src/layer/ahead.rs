@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn everything_comes_and_then_the_failure() {
         for size in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE] {
-            let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
             let read = read_ahead(&bytes[..], |mut ahead| {
                 let mut read = Vec::new();
                 ahead.read_to_end(&mut read).map(|_| read)

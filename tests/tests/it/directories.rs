@@ -1,7 +1,7 @@
 //! Builds where nothing can be mounted give the images that all others give.
 
 use crate::binary::is_root;
-use crate::site::Site;
+use crate::site::{Outcome, Site};
 use std::process::Command;
 
 /// Dockerfiles without RUN over [`context`], one feature each.
@@ -80,6 +80,52 @@ fn privileged_images_are_the_same_without_mounts() {
             digests.iter().all(|digest| *digest == digests[0]),
             "{text}: {digests:?}"
         );
+    }
+}
+
+/// A user that no system has.
+const UID: &str = "61235";
+
+#[test]
+fn privileged_an_ordinary_user_without_namespaces_makes_the_same_images() {
+    if !is_root("privileged_an_ordinary_user_without_namespaces_makes_the_same_images") {
+        return;
+    }
+    let site = site();
+    let shell = |script: &str| {
+        let status = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(site.dir())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{script}");
+    };
+    shell(
+        "mkdir -p dev/dev; mknod dev/dev/sda b 8 0; mknod dev/dev/null c 1 3; cp /usr/bin/busybox dev/cap; chmod 755 dev/cap; setcap cap_net_raw+ep dev/cap; \
+         tar --xattrs --xattrs-include='*' -cf context/special.tar -C dev .; rm -r dev",
+    );
+    std::fs::copy(crate::binary::roadstead(), site.dir().join("roadstead")).unwrap();
+    let own = [
+        "FROM base\nADD special.tar /\nCOPY --chown=4:5 --chmod=0000 src /locked\nCOPY --chmod=6711 t.txt /ids\nCOPY t.txt /locked/sub/t\nFROM base\nCOPY --from=0 / /all\n",
+        "FROM base\nCOPY --chown=app src /x\nFROM base\nCOPY --from=0 /x /y\nCOPY --chown=7:8 --chmod=2755 src /x\nWORKDIR /x/new/deep\n",
+    ];
+    for text in CASES.iter().chain(&own) {
+        site.dockerfile(text);
+        shell("chown -R 0:0 data");
+        site.build(&["--sandbox", "namespaces", "--no-cache", "-t", "result"])
+            .good();
+        let want = site.digest_of("result");
+        shell(&format!("chmod 755 .; chown -R {UID}:{UID} data context roadstead"));
+        let mut command = Command::new("setpriv");
+        site.prepare(&mut command)
+            .args(["--reuid", UID, "--regid", UID, "--clear-groups"]);
+        command
+            .arg(site.dir().join("roadstead"))
+            .args(["build", "--sandbox", "none", "--no-cache", "-t", "result"]);
+        let outcome = Outcome::of(command.arg(site.context()).env("HOME", site.dir()).output().unwrap()).good();
+        assert_eq!(site.digest_of("result"), want, "{text}: {}", outcome.log);
+        site.assert_clean();
+        shell("chown -R 0:0 context");
     }
 }
 
