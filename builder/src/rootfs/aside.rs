@@ -13,6 +13,20 @@ pub struct Aside {
     pub untouched_dirs: Vec<PathBuf>,
     /// What is, with all below, as it was before, although it was moved away and back.
     pub untouched: Vec<PathBuf>,
+    /// Whether the step is the builder's own, which replaces files and never changes one: a file of several names that has nothing but
+    /// another change time has lost one of them, as it does not in an overlay.
+    pub is_own_step: bool,
+}
+
+impl Aside {
+    /// For a step of the builder's own.
+    #[must_use]
+    pub fn of_own_step() -> Self {
+        Self {
+            is_own_step: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Aside {
