@@ -247,6 +247,7 @@ fn privileged_what_a_sandbox_did_does_not_show() {
         leave_out: vec!["mine".into()],
         untouched_dirs: vec!["a".into()],
         untouched: vec!["a/b".into()],
+        ..Aside::default()
     };
     let write = |rootfs: &mut Rootfs| {
         let mut tar = TarWriter::new(Vec::new());
