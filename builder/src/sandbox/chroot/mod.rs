@@ -137,7 +137,13 @@ fn run(
     send_plan(&own, text).map_err(system("hand over the plan"))?;
     if let Some(listener) = inner::receive_listener(&own)? {
         let answered_for = root.answered_for();
-        *supervisor = Some(Supervisor::new(listener, &plan.rootfs, &plan.hostname, answered_for)?);
+        *supervisor = Some(Supervisor::new(
+            listener,
+            &plan.rootfs,
+            &plan.hostname,
+            root::mounts(plan),
+            answered_for,
+        )?);
     }
     drop(own);
     loop {

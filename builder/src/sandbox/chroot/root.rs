@@ -152,6 +152,16 @@ impl Prepared {
     }
 }
 
+/// What a command reads of what is mounted for it.
+pub(super) fn mounts(plan: &Plan) -> Vec<(String, &'static str)> {
+    let kind = |mount: &Mount| match mount {
+        Mount::Tmpfs { .. } | Mount::Secret { .. } => "tmpfs",
+        _ => "overlay",
+    };
+    let of = |mount: &Mount| (mount.target().0.to_string_lossy().into_owned(), kind(mount));
+    plan.mounts.iter().map(of).collect()
+}
+
 /// Makes the files of /dev.
 fn fill_dev(dev: &Dir) -> Result<(), SandboxError> {
     for (name, major, minor) in DEVICES {

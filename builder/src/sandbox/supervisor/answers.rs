@@ -196,6 +196,9 @@ impl Supervisor {
 
     /// stat(2), lstat(2) and newfstatat(2).
     pub(super) fn stat(&mut self, call: &Call, place: Place, buffer: u64) -> Answer {
+        if self.is_of_open(call, place) {
+            return self.stat_of_open(call, place.directory, buffer);
+        }
         let Some(asked) = self.asked(call, place) else {
             return Answer::Continue;
         };
@@ -214,13 +217,7 @@ impl Supervisor {
             }
         };
         match self.world.find(asked.caller, inside, asked.follows)? {
-            Target::Directory { real, stand } => {
-                let mut stat = self.stand.stat(&stand).map_err(kernel_error)?.ok_or(Errno::NOENT)?;
-                let of_kernel = rustix::fs::stat(&real)?;
-                (stat.st_mode, stat.st_nlink) = (of_kernel.st_mode, of_kernel.st_nlink);
-                (stat.st_uid, stat.st_gid) = (of_kernel.st_uid, of_kernel.st_gid);
-                Ok(stat)
-            }
+            Target::Directory { real, .. } => as_user(asked.caller.owner, || rustix::fs::stat(&real)),
             Target::Link { real, text } => {
                 let mut stat = as_user(asked.caller.owner, || rustix::fs::lstat(&real))?;
                 stat.st_mode = libc::S_IFLNK | (stat.st_mode & 0o777);
@@ -242,9 +239,46 @@ impl Supervisor {
         }
     }
 
+    /// fstat(2): a stand-in looks like what it stands for, or whoever walks through all files would find it changed.
+    pub(super) fn stat_of_open(&mut self, call: &Call, descriptor: i32, buffer: u64) -> Answer {
+        let Some(asked) = self.asked_of_open(call, descriptor) else {
+            return Answer::Continue;
+        };
+        let stat = self.stat_of(&asked);
+        self.written(call, buffer, stat.map(|stat| plain_bytes(&stat).to_vec()))
+    }
+
+    /// The directory of a tree that a descriptor stands for.
+    fn asked_of_open(&self, call: &Call, descriptor: i32) -> Option<Asked> {
+        if !self.stand.is_used || descriptor < 0 {
+            return None;
+        }
+        let path = self.absolute(call, descriptor, b"")?;
+        let asked = Asked {
+            caller: Caller {
+                thread: call.thread,
+                owner: owner(call.thread)?,
+            },
+            what: What::Tree(
+                paths::find(&path, true).filter(|_| !path.starts_with(b"/dev/") && !path.starts_with(b"/etc/"))?,
+            ),
+            follows: true,
+        };
+        self.listener.still_waits(call).then_some(asked)
+    }
+
+    /// Whether a call names nothing but an open file.
+    fn is_of_open(&mut self, call: &Call, place: Place) -> bool {
+        self.stand.is_used && place.directory >= 0 && self.memory.string(call.thread, place.address) == Ok(Vec::new())
+    }
+
     /// statx(2).
     pub(super) fn statx(&mut self, call: &Call, place: Place, buffer: u64) -> Answer {
-        let Some(asked) = self.asked(call, place) else {
+        let asked = match self.is_of_open(call, place) {
+            true => self.asked_of_open(call, place.directory),
+            false => self.asked(call, place),
+        };
+        let Some(asked) = asked else {
             return Answer::Continue;
         };
         let result = self.stat_of(&asked).and_then(|stat| {

@@ -16,6 +16,7 @@ const PATHS: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_access,
     libc::SYS_openat,
+    libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
     libc::SYS_readlinkat,

@@ -79,6 +79,7 @@ impl Supervisor {
         listener: OwnedFd,
         root: &Path,
         hostname: &str,
+        mounts: Vec<(String, &'static str)>,
         (secrets, lent): (Vec<Secret>, Vec<Lent>),
     ) -> Result<Self, SandboxError> {
         let open = |path: &Path| {
@@ -105,6 +106,7 @@ impl Supervisor {
                 root: canonical,
                 hostname: hostname.to_owned(),
                 short_names: HashSet::new(),
+                mounts,
                 proc: open(proc).map_err(failed(proc))?,
                 sys: open(Path::new("/sys")).ok(),
             },
@@ -143,6 +145,7 @@ impl Supervisor {
             libc::SYS_stat => self.stat(call, at(here, a[0], true), a[1]),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_lstat => self.stat(call, at(here, a[0], false), a[1]),
+            libc::SYS_fstat => self.stat_of_open(call, directory, a[1]),
             libc::SYS_newfstatat => self.stat(call, at(directory, a[1], flagged(a[3])), a[2]),
             libc::SYS_statx => self.statx(call, at(directory, a[1], flagged(a[2])), a[4]),
             #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,7 @@ use super::ids::as_user;
 use super::paths::{Inside, Tree};
 use super::tree::{Caller, World, is_masked, real};
 use crate::beneath::{Dir, FileError, kind};
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -57,12 +57,6 @@ impl Stand {
         Ok(dir)
     }
 
-    /// What the stand-in looks like, opened by [`Self::show`] or not.
-    pub(super) fn stat(&mut self, inside: &Inside) -> Result<Option<Stat>, FileError> {
-        self.is_used = true;
-        self.open(inside)?.metadata(OsStr::new(""))
-    }
-
     /// Opens it; makes what is missing. No link that the command may have put there is followed.
     fn open(&self, inside: &Inside) -> Result<Dir, FileError> {
         let mut dir = self.root.plain_dir(Path::new(inside.tree.name()))?;
@@ -104,6 +98,10 @@ fn entries(world: &World, inside: &Inside) -> HashMap<OsString, Entry> {
     let path = real(inside);
     let is_top = inside.tree == Tree::Proc && inside.parts.is_empty();
     let mut found = HashMap::new();
+    // Nobody can open what it holds, and whoever walks through all files would fail there.
+    if inside.parts.last().is_some_and(|name| name == b"map_files") {
+        return found;
+    }
     let all = std::fs::read_dir(&path).into_iter().flatten().flatten();
     for entry in all {
         let name = entry.file_name();

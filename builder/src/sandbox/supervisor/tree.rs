@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) hostname: String,
     /// Names that were written in place of `self`, each as good as it.
     pub(super) short_names: HashSet<Vec<u8>>,
+    /// What `--mount` has put in place: where, and as what kind of file system.
+    pub(super) mounts: Vec<(String, &'static str)>,
     pub(super) proc: OwnedFd,
     pub(super) sys: Option<OwnedFd>,
 }
@@ -158,7 +160,7 @@ impl World {
             },
             name if MOUNTS.contains(&name) && below.is_empty() => Ok(Target::Made {
                 real: real(inside),
-                content: mounts(name, &self.root),
+                content: self.mounts(name),
             }),
             b"ns" if !below.is_empty() && follows => Err(Errno::ACCESS),
             b"map_files" if !below.is_empty() => Err(Errno::ACCESS),
@@ -201,6 +203,66 @@ impl World {
             .strip_prefix(&self.root)
             .ok()?;
         Some(Path::new("/").join(below))
+    }
+
+    /// What a process reads of its mounts: those that a container has.
+    fn mounts(&self, form: &[u8]) -> Vec<u8> {
+        let device = rustix::fs::stat(&self.root).map_or(0, |stat| stat.st_dev);
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let mut all = vec![
+            ("overlay", "/", "overlay", "rw,relatime", format!("{major}:{minor}")),
+            (
+                "proc",
+                "/proc",
+                "proc",
+                "rw,nosuid,nodev,noexec,relatime",
+                "0:5".to_owned(),
+            ),
+            ("tmpfs", "/dev", "tmpfs", "rw,nosuid", "0:6".to_owned()),
+            (
+                "devpts",
+                "/dev/pts",
+                "devpts",
+                "rw,nosuid,noexec,relatime",
+                "0:7".to_owned(),
+            ),
+            (
+                "mqueue",
+                "/dev/mqueue",
+                "mqueue",
+                "rw,nosuid,nodev,noexec,relatime",
+                "0:8".to_owned(),
+            ),
+            (
+                "shm",
+                "/dev/shm",
+                "tmpfs",
+                "rw,nosuid,nodev,noexec,relatime",
+                "0:9".to_owned(),
+            ),
+            (
+                "sysfs",
+                "/sys",
+                "sysfs",
+                "ro,nosuid,nodev,noexec,relatime",
+                "0:10".to_owned(),
+            ),
+        ];
+        all.extend(
+            self.mounts
+                .iter()
+                .map(|(target, kind)| (*kind, target.as_str(), *kind, "rw,relatime", format!("{major}:{minor}"))),
+        );
+        let line =
+            |(at, (source, target, kind, options, device)): (usize, &(&str, &str, &str, &str, String))| match form {
+                b"mountinfo" => {
+                    let (id, parent) = (100 + at, if at == 0 { 1 } else { 100 });
+                    format!("{id} {parent} {device} / {target} {options} - {kind} {source} rw\n")
+                }
+                b"mountstats" => format!("device {source} mounted on {target} with fstype {kind}\n"),
+                _ => format!("{source} {target} {kind} {options} 0 0\n"),
+            };
+        all.iter().enumerate().map(line).collect::<String>().into_bytes()
     }
 
     /// A file, directory or link that the kernel shows as it is.
@@ -302,58 +364,4 @@ pub(super) fn real(inside: &Inside) -> PathBuf {
 pub(super) fn is_masked(inside: &Inside) -> bool {
     let path = Path::new(inside.tree.name()).join(below(inside));
     MASKED.iter().any(|masked| path.starts_with(masked)) || NOT_ITS_OWN.iter().any(|other| path.starts_with(other))
-}
-
-/// What a process reads of its mounts: those that a container has.
-fn mounts(form: &[u8], root: &Path) -> Vec<u8> {
-    let device = rustix::fs::stat(root).map_or(0, |stat| stat.st_dev);
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let all = [
-        ("overlay", "/", "overlay", "rw,relatime", format!("{major}:{minor}")),
-        (
-            "proc",
-            "/proc",
-            "proc",
-            "rw,nosuid,nodev,noexec,relatime",
-            "0:5".to_owned(),
-        ),
-        ("tmpfs", "/dev", "tmpfs", "rw,nosuid", "0:6".to_owned()),
-        (
-            "devpts",
-            "/dev/pts",
-            "devpts",
-            "rw,nosuid,noexec,relatime",
-            "0:7".to_owned(),
-        ),
-        (
-            "mqueue",
-            "/dev/mqueue",
-            "mqueue",
-            "rw,nosuid,nodev,noexec,relatime",
-            "0:8".to_owned(),
-        ),
-        (
-            "shm",
-            "/dev/shm",
-            "tmpfs",
-            "rw,nosuid,nodev,noexec,relatime",
-            "0:9".to_owned(),
-        ),
-        (
-            "sysfs",
-            "/sys",
-            "sysfs",
-            "ro,nosuid,nodev,noexec,relatime",
-            "0:10".to_owned(),
-        ),
-    ];
-    let line = |(at, (source, target, kind, options, device)): (usize, &(&str, &str, &str, &str, String))| match form {
-        b"mountinfo" => {
-            let (id, parent) = (100 + at, if at == 0 { 1 } else { 100 });
-            format!("{id} {parent} {device} / {target} {options} - {kind} {source} rw\n")
-        }
-        b"mountstats" => format!("device {source} mounted on {target} with fstype {kind}\n"),
-        _ => format!("{source} {target} {kind} {options} 0 0\n"),
-    };
-    all.iter().enumerate().map(line).collect::<String>().into_bytes()
 }
