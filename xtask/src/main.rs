@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use error::{Result, TaskError};
 
-const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
+const USAGE: &str = "usage: cargo xtask demo [--cage] [--binary FILE]
        cargo xtask test
        cargo xtask bench [--rounds N] [--only PART,...] [--binary FILE]
        cargo xtask conformance [--only NAME,...] [--sample N] [--random N] [--seed N] [--digests|--caches|--cage|--cage-ptrace]
@@ -36,10 +36,10 @@ const USAGE: &str = "usage: cargo xtask demo [--binary FILE]
        cargo xtask soak [--seed N] [--rounds N] [--only PART,...]
 
 demo   makes an image from the example by way of a queue, an agent and a registry, and starts it;
-       with --binary, by a roadstead that was built before
+       with --binary, by a roadstead that was built before; with --cage, by one in a container with Docker's defaults
 test   formatting, lints and all tests
 bench  times beside BuildKit and buildah, and memory, to docs/benchmarks.md; parts: w1 to w6, memory, startup, growth, limits,
-       copy, and as a choice of builders: roadstead, buildkit, buildah
+       copy, cage, and as a choice of builders: roadstead, buildkit, buildah
 conformance
        the cases of tests/conformance by roadstead and by Docker with BuildKit, images compared; with --random, random
        Dockerfiles in their place; with --digests, each built twice by roadstead, with one thread and with all;
@@ -66,8 +66,10 @@ fn main() -> ExitCode {
 fn dispatch(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["demo"] => demo::run(None),
-        ["demo", "--binary", binary] => demo::run(Some(binary.into())),
+        ["demo"] => demo::run(None, false),
+        ["demo", "--cage"] => demo::run(None, true),
+        ["demo", "--binary", binary] => demo::run(Some(binary.into()), false),
+        ["demo", "--cage", "--binary", binary] => demo::run(Some(binary.into()), true),
         ["bench", options @ ..] => bench::run(options),
         ["conformance", options @ ..] => conformance::run(options),
         ["cage", options @ ..] => cage::run(options),

@@ -8,6 +8,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+/// Rights that a program has whoever runs it: only root may give them.
+const CAPABILITY: &str = "security.capability";
+
 impl Dir {
     /// Names `name` of this directory for the calls that know no directory handle; the last component is not followed by them.
     fn proc_path(&self, name: &OsStr) -> PathBuf {
@@ -24,6 +27,15 @@ impl Dir {
     /// # Errors
     /// When a call fails; a file system without attributes gives none.
     pub fn xattrs(&self, name: &OsStr) -> Result<Vec<Xattr>> {
+        let mut found = self.xattrs_on_disk(name)?;
+        if let Some(capability) = self.written_capability(name)? {
+            found.push((CAPABILITY.into(), capability));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn xattrs_on_disk(&self, name: &OsStr) -> Result<Vec<Xattr>> {
         let path = self.proc_path(name);
         let size = match fs::llistxattr_query(&path) {
             Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
@@ -39,7 +51,6 @@ impl Dir {
                 found.push((key.to_owned(), self.xattr(name, key)?.unwrap_or_default()));
             }
         }
-        found.sort_unstable();
         Ok(found)
     }
 
@@ -65,6 +76,9 @@ impl Dir {
     /// # Errors
     /// When the call fails.
     pub fn set_xattr(&self, name: &OsStr, key: &OsStr, value: &[u8]) -> Result<()> {
+        if key == CAPABILITY && self.writes_capability(name, Some(value))? {
+            return Ok(());
+        }
         fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty())
             .map_err(self.error("set attribute of", name))
     }
@@ -74,6 +88,9 @@ impl Dir {
     /// # Errors
     /// When the call fails.
     pub fn remove_xattr(&self, name: &OsStr, key: &OsStr) -> Result<()> {
+        if key == CAPABILITY && self.writes_capability(name, None)? {
+            return Ok(());
+        }
         match fs::lremovexattr(self.proc_path(name), key) {
             Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
             Err(e) => Err(self.error("remove attribute of", name)(e)),
@@ -85,5 +102,5 @@ impl Dir {
 #[must_use]
 pub fn kept_xattr(key: &OsStr) -> bool {
     let key = key.as_bytes();
-    key == b"security.capability" || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
+    key == CAPABILITY.as_bytes() || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
 }

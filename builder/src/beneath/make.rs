@@ -1,5 +1,6 @@
 //! Making files, directories, links and nodes below a root, and setting what belongs to them.
 
+use super::ledger::{is_harmless, permissions};
 use super::{Dir, FileError, Owner, Result};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -16,6 +17,7 @@ impl Dir {
     pub fn create_file(&self, name: &OsStr) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).map_err(self.error("create", name))?;
+        self.note_new(name)?;
         Ok(File::from(fd))
     }
 
@@ -25,6 +27,7 @@ impl Dir {
     /// When the call fails, `EEXIST` included.
     pub fn create_dir(&self, name: &OsStr, mode: u32) -> Result<()> {
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o700)).map_err(self.error("create directory", name))?;
+        self.note_new(name)?;
         self.set_mode(name, mode)
     }
 
@@ -33,7 +36,8 @@ impl Dir {
     /// # Errors
     /// When the call fails.
     pub fn create_link(&self, name: &OsStr, target: &OsStr) -> Result<()> {
-        fs::symlinkat(target, &self.fd, name).map_err(self.error("create link", name))
+        fs::symlinkat(target, &self.fd, name).map_err(self.error("create link", name))?;
+        self.note_new(name)
     }
 
     /// Creates a second name for `from`'s file `from_name`.
@@ -44,13 +48,25 @@ impl Dir {
         fs::linkat(&from.fd, from_name, &self.fd, name, AtFlags::empty()).map_err(self.error("create hard link", name))
     }
 
-    /// Creates a device, a pipe or (for `kind` character and device 0) an overlay whiteout.
+    /// Creates a device, a pipe or (for `kind` character and device 0) an overlay whiteout. Where devices are recorded, one that could do
+    /// harm is not made, nor one that cannot be.
     ///
     /// # Errors
     /// When the call fails; an ordinary user may create no devices but whiteouts.
     pub fn create_node(&self, name: &OsStr, kind: FileType, mode: u32, device: u64) -> Result<()> {
-        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode & 0o7777), device)
-            .map_err(self.error("create node", name))?;
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        let may_stand_in = is_device && self.recording.is_some();
+        let made = match may_stand_in && !is_harmless(kind, device) {
+            true => Err(Errno::PERM),
+            false => fs::mknodat(&self.fd, name, kind, permissions(mode), device),
+        };
+        match made {
+            Err(Errno::PERM | Errno::ACCESS) if may_stand_in => self.create_stand_in(name, kind, device)?,
+            made => {
+                made.map_err(self.error("create node", name))?;
+                self.note_new(name)?;
+            }
+        }
         self.set_mode(name, mode)
     }
 
@@ -59,9 +75,9 @@ impl Dir {
     /// # Errors
     /// When the call fails.
     pub fn set_mode(&self, name: &OsStr, mode: u32) -> Result<()> {
+        let mode = self.mode_to_set(name, mode)?;
         // fchmodat follows a last link; every caller has just made the file or checked it, below a directory that only we write.
-        fs::chmodat(&self.fd, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
-            .map_err(self.error("change mode of", name))
+        fs::chmodat(&self.fd, name, permissions(mode), AtFlags::empty()).map_err(self.error("change mode of", name))
     }
 
     /// Sets the owner of the file itself.
@@ -74,6 +90,9 @@ impl Dir {
             return Err(self.error("give the owner 4294967295, which is nobody, to", name)(
                 Errno::INVAL,
             ));
+        }
+        if self.writes_owner(name, owner)? {
+            return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
@@ -161,7 +180,7 @@ impl Dir {
         for name in self.landing(path)?.iter() {
             if dir.metadata(name)?.is_none() {
                 // Below a set-group-id directory the bit is inherited, as by mkdir(2).
-                let group_bit = fs::fstat(&dir.fd).map_or(0, |stat| stat.st_mode & 0o2000);
+                let group_bit = dir.metadata(OsStr::new(""))?.map_or(0, |stat| stat.st_mode & 0o2000);
                 dir.create_dir(name, 0o755 | group_bit)?;
                 if let Some(owner) = owner {
                     dir.set_owner(name, owner)?;

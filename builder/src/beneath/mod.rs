@@ -2,12 +2,16 @@
 //! following it. Base layers, contexts and archives are hostile; nothing in this crate touches their files another way.
 
 mod attributes;
+mod ledger;
 mod make;
+mod recorded;
 mod remove;
 mod rename;
 
 pub use attributes::kept_xattr;
+pub use ledger::record;
 
+use ledger::Recording;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -60,6 +64,8 @@ pub type Xattr = (OsString, Vec<u8>);
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    /// What is written down rather than done below it.
+    recording: Option<Recording>,
 }
 
 impl Dir {
@@ -73,6 +79,7 @@ impl Dir {
         Ok(Self {
             fd,
             path: path.to_owned(),
+            recording: ledger::recording(path),
         })
     }
 
@@ -121,6 +128,7 @@ impl Dir {
         Ok(Self {
             fd,
             path: self.path.join(path.strip_prefix("/").unwrap_or(path)),
+            recording: self.recording,
         })
     }
 
@@ -137,6 +145,7 @@ impl Dir {
         Ok(Self {
             fd,
             path: self.path.join(path),
+            recording: self.recording,
         })
     }
 
@@ -146,7 +155,10 @@ impl Dir {
     /// When the lookup fails for another reason than absence.
     pub fn follow(&self, path: &Path) -> Result<Option<Stat>> {
         match self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT) {
-            Ok(fd) => fs::fstat(&fd).map(Some).map_err(self.error("stat", path)),
+            Ok(fd) => {
+                let stat = fs::fstat(&fd).map_err(self.error("stat", path))?;
+                Ok(Some(self.as_recorded(stat, &fd, OsStr::new(""))))
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(e) => Err(self.error("look up", path)(e)),
         }
@@ -183,7 +195,7 @@ impl Dir {
             (name, AtFlags::SYMLINK_NOFOLLOW)
         };
         match fs::statat(&self.fd, name, flags) {
-            Ok(stat) => Ok(Some(stat)),
+            Ok(stat) => Ok(Some(self.as_recorded(stat, &self.fd, name))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(self.error("stat", name)(e)),
         }

@@ -92,7 +92,7 @@ impl From<io::Error> for ExtractError {
 ///
 /// # Errors
 /// When the first bytes cannot be read or a decoder cannot be made.
-pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn decompress<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut input = BufReader::with_capacity(256 << 10, input);
     let magic = input.fill_buf()?;
     Ok(match magic {
@@ -116,7 +116,7 @@ pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
 ///
 /// # Errors
 /// When reading fails; a file that only looks compressed is no archive.
-pub fn is_archive(input: impl Read) -> io::Result<bool> {
+pub fn is_archive(input: impl Read + Send) -> io::Result<bool> {
     let mut block = [0u8; 512];
     let Ok(mut stream) = decompress(input) else {
         return Ok(false);

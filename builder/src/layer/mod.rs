@@ -1,5 +1,6 @@
 //! Layers: file trees to tar, compressed and digested in one pass, and back.
 
+pub(crate) mod ahead;
 pub mod compress;
 pub mod compression;
 mod deflate;

@@ -99,7 +99,10 @@ impl<W: Write> Comparison<'_, W> {
             return Ok(());
         }
         let stays = old.filter(|old| old.directory.is_some() == file.directory.is_some());
-        let looks_same = stays.is_some_and(|old| old.looks == file.looks);
+        let has_lost_a_name = |old: Seen<'_>| {
+            self.aside.is_own_step && old.without_change.is_some() && old.without_change == file.without_change
+        };
+        let looks_same = stays.is_some_and(|old| old.looks == file.looks || has_lost_a_name(old));
         let Some(inside) = file.directory else {
             return match looks_same {
                 true => Ok(()),

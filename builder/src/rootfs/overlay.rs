@@ -7,7 +7,8 @@
 use super::diff::DiffError;
 use super::kept::{FILES, Sound};
 use super::trees::{Blob, Tree, Trees};
-use crate::beneath::{Dir, FileError};
+use crate::beneath::{self, Dir, FileError};
+use crate::layer::ahead::read_ahead;
 use crate::layer::digest_reader::DigestReader;
 use crate::layer::extract::{self, ExtractError, Form};
 use crate::layer::limits::Limits;
@@ -129,9 +130,13 @@ impl Layers {
         self
     }
 
-    /// Sets how root file systems are made.
+    /// Sets how root file systems are made. Trees hold no device that could do harm, and where their owners cannot be set, these are
+    /// written down.
     #[must_use]
     pub fn in_form(mut self, form: RootForm) -> Self {
+        if form == RootForm::Directories {
+            beneath::record(&self.scratch);
+        }
         self.form = form;
         self
     }
@@ -346,9 +351,11 @@ fn extract_checked(store: &Store, root: &Dir, layer: &Layer, options: &extract::
     };
     let damaged = |e| failed(ExtractError::Archive(e));
     let blob = extract::decompress(store.open_blob(digest)?).map_err(damaged)?;
-    let mut archive = DigestReader::new(blob);
-    extract::extract(&mut archive, root, options).map_err(failed)?;
-    let found = archive.finish().map_err(damaged)?;
+    let found = read_ahead(blob, |blob| {
+        let mut archive = DigestReader::new(blob);
+        extract::extract(&mut archive, root, options).map_err(failed)?;
+        archive.finish().map_err(damaged)
+    })?;
     if found != layer.diff_id {
         return Err(OverlayError::DiffId {
             digest: digest.clone(),

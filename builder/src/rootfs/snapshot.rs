@@ -48,6 +48,8 @@ pub(super) struct Directory {
     entries: Arc<[Entry]>,
     /// The numbers of the directories among them.
     inside: Box<[u32]>,
+    /// Of files with several names: their place, and the hash of all but the change time, which is another when a name goes.
+    linked: Vec<(u32, u64)>,
 }
 
 /// One file.
@@ -66,17 +68,22 @@ pub(super) struct Seen<'a> {
     /// Its place in its directory.
     pub(super) at: usize,
     pub(super) looks: u64,
+    /// The same without the change time, of a file with several names.
+    pub(super) without_change: Option<u64>,
     /// Its number, if it is a directory.
     pub(super) directory: Option<u32>,
 }
 
 /// Hashes what the metadata says. The key is nobody's to know, so that nobody can make two files look the same.
 fn looks(stat: &Stat) -> u64 {
+    hash([without_change(stat), stat.st_ctime.cast_unsigned(), stat.st_ctime_nsec])
+}
+
+/// The same, but for the change time.
+fn without_change(stat: &Stat) -> u64 {
     hash([
         stat.st_dev,
         stat.st_ino,
-        stat.st_ctime.cast_unsigned(),
-        stat.st_ctime_nsec,
         stat.st_mtime.cast_unsigned(),
         stat.st_mtime_nsec,
         stat.st_size.cast_unsigned(),
@@ -98,6 +105,7 @@ fn changed_at(stat: &Stat) -> Moment {
 impl Directory {
     pub(super) fn files(&self) -> impl Iterator<Item = Seen<'_>> {
         let (mut start, mut inside) = (0, self.inside.iter());
+        let mut linked = self.linked.iter().peekable();
         self.entries.iter().enumerate().map(move |(at, entry)| {
             let end = (entry.end & !IS_DIRECTORY) as usize;
             let name = OsStr::from_bytes(&self.names[start..end]);
@@ -107,6 +115,9 @@ impl Directory {
                 name,
                 at,
                 looks: entry.looks,
+                without_change: linked
+                    .next_if(|(place, _)| *place as usize == at)
+                    .map(|(_, rest)| *rest),
                 directory: is_directory.then(|| inside.next().copied()).flatten(),
             }
         })
@@ -130,8 +141,11 @@ impl Snapshot {
 
     /// Notes what a file looks like now.
     pub(super) fn note(&mut self, directory: u32, at: usize, stat: &Stat) {
-        let entries = Arc::make_mut(&mut self.directories[directory as usize].entries);
-        entries[at].looks = looks(stat);
+        let directory = &mut self.directories[directory as usize];
+        Arc::make_mut(&mut directory.entries)[at].looks = looks(stat);
+        if let Some((_, rest)) = directory.linked.iter_mut().find(|(place, _)| *place as usize == at) {
+            *rest = without_change(stat);
+        }
         self.newest = self.newest.max(changed_at(stat));
     }
 
@@ -329,7 +343,7 @@ impl Walk<'_> {
         let identity = hash(dir.identity()?);
         let mut has_changed = before.is_none_or(|before| before.identity != identity && job.depth > 0);
         let mut known = before.into_iter().flat_map(Directory::files).peekable();
-        let (mut names, mut entries, mut inside) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut entries, mut inside, mut linked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut newest = Moment::default();
         for name in dir.names()? {
             let Some(stat) = dir.metadata(&name)? else { continue };
@@ -337,7 +351,11 @@ impl Walk<'_> {
             let old = known.next_if(|old| old.name == name);
             let is_directory = kind(&stat) == FileType::Directory;
             let stays = old.filter(|old| old.directory.is_some() == is_directory);
-            has_changed |= gone > 0 || !self.is_same(&job.path, &name, stays, looks(&stat));
+            has_changed |= gone > 0 || !self.is_same(&job.path, &name, stays, &stat);
+            let had_names = old.is_some_and(|old| old.without_change.is_some());
+            if !is_directory && (stat.st_nlink > 1 || had_names) {
+                linked.push((u32::try_from(entries.len()).unwrap_or(u32::MAX), without_change(&stat)));
+            }
             names.extend_from_slice(name.as_bytes());
             newest = newest.max(changed_at(&stat));
             entries.push(Entry {
@@ -355,6 +373,7 @@ impl Walk<'_> {
             names: names.into(),
             entries: entries.into(),
             inside: inside.into(),
+            linked,
         };
         before.into_iter().for_each(|before| directory.share(before));
         found.push(Found {
@@ -367,9 +386,10 @@ impl Walk<'_> {
     }
 
     /// Tells whether a file looks as it did, or counts as doing so.
-    fn is_same(&self, path: &Path, name: &OsStr, old: Option<Seen<'_>>, looks: u64) -> bool {
+    fn is_same(&self, path: &Path, name: &OsStr, old: Option<Seen<'_>>, now: &Stat) -> bool {
         old.is_some_and(|old| {
-            old.looks == looks
+            old.looks == looks(now)
+                || (self.aside.is_own_step && old.without_change == Some(without_change(now)))
                 || self.aside.is_untouched(path, name)
                 || (old.directory.is_some() && self.aside.is_untouched_dir(path, name))
         })

@@ -229,7 +229,7 @@ impl StageRun<'_> {
                 .all(|source| source.tree.is_unchanged(&source.selected));
             let unpacked_on = if plan.link { None } else { Some(chain.as_slice()) };
             Ok((
-                keep(&shared, rootfs, &chain, unpacked_on, &Aside::default(), packing)?,
+                keep(&shared, rootfs, &chain, unpacked_on, &Aside::of_own_step(), packing)?,
                 steady,
             ))
         })

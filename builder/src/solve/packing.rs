@@ -105,9 +105,8 @@ fn keep_tree(
     if let (Some(id), Some(layer)) = (&id, layer.as_ref().and_then(StepLayer::packed)) {
         layers.know(id, &shared.tools.store, &layer);
     }
-    let is_left = |path: &PathBuf| std::fs::symlink_metadata(rootfs.path().join(path)).is_ok();
     if let (Some(id), Some(_)) = (&id, unpacked_on)
-        && !aside.leave_out.iter().any(is_left)
+        && !aside.is_left_in(&Dir::open(rootfs.path())?)
     {
         layers.adopt(rootfs, id)?;
     }

@@ -256,7 +256,7 @@ impl<'a> StageRun<'a> {
             .blocking(move |shared| {
                 let rootfs = shared.tools.layers.mount(&chain, None)?;
                 make(&crate::beneath::Dir::open(rootfs.path())?)?;
-                keep(&shared, rootfs, &chain, Some(&chain), &Aside::default(), packing)
+                keep(&shared, rootfs, &chain, Some(&chain), &Aside::of_own_step(), packing)
             })
             .await;
         end(vertex, &result);

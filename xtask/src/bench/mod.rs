@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how long builds take beside other builders, and how much memory.
 
 pub(crate) mod builders;
+mod caged;
 mod copying;
 mod counter;
 mod growth;
@@ -98,6 +99,7 @@ fn measure(part: &str, workshop: &Workshop, options: &Options) -> Result<String>
         "w4" => large_file::run(workshop, options),
         "w5" => stages::run(workshop, options),
         "w6" => npm::run(workshop, options),
+        "cage" => caged::run(workshop, options),
         "memory" => peaks::run(workshop),
         "startup" => startup::run(workshop),
         "growth" => growth::run(workshop),

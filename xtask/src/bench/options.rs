@@ -7,8 +7,8 @@ use crate::error::{Result, TaskError};
 use super::builders::Builder;
 
 /// Everything that can be measured, in the order of the page.
-pub(super) const PARTS: [&str; 11] = [
-    "w1", "w2", "w3", "w4", "w5", "w6", "memory", "startup", "growth", "limits", "copy",
+pub(super) const PARTS: [&str; 12] = [
+    "w1", "w2", "w3", "w4", "w5", "w6", "cage", "memory", "startup", "growth", "limits", "copy",
 ];
 const DEFAULT_ROUNDS: usize = 3;
 

@@ -30,7 +30,7 @@ const MMDEBSTRAP: [&str; 14] = [
 ];
 
 /// Makes the image and pushes it. What was fetched for an earlier demo is taken again.
-pub(super) fn make_image(site: &Site) -> Result<()> {
+pub(super) fn make_image(site: &Site<'_>) -> Result<()> {
     let context = site.path("base");
     make(&context)?;
     let example = root().join("examples/base-image");
@@ -43,7 +43,7 @@ pub(super) fn make_image(site: &Site) -> Result<()> {
     build
         .args(["build", "--progress", "plain", "--push", "--build-arg"])
         .arg(format!("SOURCE_DATE_EPOCH={EPOCH}"));
-    run(build.args(["--ca-bundle", CA_BUNDLE, "-t", NAME]).arg(&context))
+    run(&mut site.take(build.args(["--ca-bundle", CA_BUNDLE, "-t", NAME]).arg(&context)))
 }
 
 /// Debian 12's root file system, by mmdebstrap.

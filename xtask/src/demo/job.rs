@@ -27,22 +27,21 @@ pub(super) struct Image {
 }
 
 /// Submits the example and lets an agent run it.
-pub(super) fn run_example(site: &Site) -> Result<Job> {
+pub(super) fn run_example(site: &Site<'_>) -> Result<Job> {
     let source = source(site)?;
     let queue_directory = site.path("queue");
     make_empty(&queue_directory)?;
     let queue = format!("sqlite:{}", queue_directory.join("queue.db").display());
-    let id = capture(
-        site.roadstead()
-            .args(["submit", "--queue", &queue, "--source"])
-            .arg(&source),
-    )?;
+    let mut submit = site.roadstead();
+    submit.args(["submit", "--queue", &queue, "--source"]).arg(&source);
+    let id = capture(&mut site.take(&mut submit))?;
     let id = id.trim();
     println!("job {id}");
-    let agent = run(site.roadstead().args(["agent", "--once", "--queue", &queue]));
-    run(site.roadstead().args(["jobs", "--queue", &queue, "logs", id]))?;
+    let roadstead = |arguments: &[&str]| site.take(site.roadstead().args(arguments));
+    let agent = run(&mut roadstead(&["agent", "--once", "--queue", &queue]));
+    run(&mut roadstead(&["jobs", "--queue", &queue, "logs", id]))?;
     agent?;
-    let text = capture(site.roadstead().args(["jobs", "--queue", &queue, "--json", "show", id]))?;
+    let text = capture(&mut roadstead(&["jobs", "--queue", &queue, "--json", "show", id]))?;
     let job = json(&text, "the job")?;
     let status = string(&job, "/status")?;
     if status != "SUCCEEDED" {
@@ -58,7 +57,7 @@ pub(super) fn run_example(site: &Site) -> Result<Job> {
 }
 
 /// A git repository with the example in one commit, whose id becomes the image's tag.
-fn source(site: &Site) -> Result<PathBuf> {
+fn source(site: &Site<'_>) -> Result<PathBuf> {
     let source = site.path("source");
     make_empty(&source)?;
     copy(&root().join("examples/node-service"), &source)?;
@@ -76,7 +75,7 @@ fn source(site: &Site) -> Result<PathBuf> {
 }
 
 /// Writes the deploy stage's files with the digest in place of the tag.
-pub(super) fn pin(site: &Site, job: &Job) -> Result<Image> {
+pub(super) fn pin(site: &Site<'_>, job: &Job) -> Result<Image> {
     let output = site.path("pinned");
     make_empty(&output)?;
     let mut pin = site.roadstead();
@@ -87,7 +86,7 @@ pub(super) fn pin(site: &Site, job: &Job) -> Result<Image> {
         "--output-dir",
     ])
     .arg(&output);
-    run(&mut pin)?;
+    run(&mut site.take(&mut pin))?;
     read(&output.join("imagedefinitions.json"))?;
     let detail = read(&output.join("imageDetail.json"))?;
     Ok(Image {

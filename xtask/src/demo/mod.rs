@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job from one end to the other, on this machine alone.
 
+mod agent_image;
 mod base;
 mod job;
 mod proof;
@@ -9,7 +10,9 @@ mod site;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::cage::{Cage, Kind};
 use crate::error::{Result, TaskError};
+use crate::oracle::Docker;
 use crate::tools::{self, Need};
 use crate::workspace;
 
@@ -47,9 +50,26 @@ impl Steps {
     }
 }
 
-/// Runs the demo; an error says in which step it ended.
-pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
+/// Runs the demo; an error says in which step it ended. With `caged`, roadstead runs in a container with Docker's defaults, where nothing
+/// can be mounted and no namespace made.
+pub(crate) fn run(binary: Option<PathBuf>, caged: bool) -> Result<()> {
     let _lock = workspace::lock("demo")?;
+    if !caged {
+        return in_place(binary, None);
+    }
+    tools::install(&NEEDS)?;
+    let work = workspace::target().join("demo-cage");
+    workspace::make_empty(&work)?;
+    let shared = workspace::target().join("bench");
+    for directory in [&shared, &site::directory()] {
+        workspace::make(directory)?;
+    }
+    let docker = Docker::start(&shared, &work)?;
+    let cage = Cage::start(&docker, &shared, &site::directory(), Kind::Plain)?;
+    in_place(binary, Some(&cage))
+}
+
+fn in_place(binary: Option<PathBuf>, cage: Option<&Cage<'_>>) -> Result<()> {
     let mut steps = Steps {
         start: Instant::now(),
         done: Vec::new(),
@@ -60,11 +80,19 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     })?;
     let binary = match binary {
         Some(binary) => std::path::absolute(&binary).map_err(TaskError::at("resolve", &binary))?,
-        None => steps.run("build roadstead", || workspace::build_product("dev"))?,
+        None => steps.run("build roadstead, static", || workspace::build_static("dev"))?,
+    };
+    let binary = match cage {
+        Some(cage) => {
+            cage.install(Some(&binary))?;
+            cage.roadstead()
+        }
+        None => binary,
     };
     let site = steps.run("start a registry, and moto in place of AWS", || {
-        site::Site::start(binary, &moto)
+        site::Site::start(binary, cage, &moto)
     })?;
+    steps.run("make roadstead's own image", || agent_image::make(&site))?;
     steps.run("make the base image from Debian packages", || base::make_image(&site))?;
     let job = steps.run("submit the example, and let an agent run it", || {
         job::run_example(&site)

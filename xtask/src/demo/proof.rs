@@ -21,7 +21,7 @@ pub(super) struct Unpacked {
 }
 
 /// Reads the image with skopeo, compares digests, and unpacks it with umoci.
-pub(super) fn read_back(site: &Site, image: &Image) -> Result<Unpacked> {
+pub(super) fn read_back(site: &Site<'_>, image: &Image) -> Result<Unpacked> {
     let digest = string(&inspect(site, &image.name, false)?, "/Digest")?;
     println!("skopeo:           {digest}");
     println!("imageDetail.json: {}", image.digest);
@@ -62,7 +62,7 @@ pub(super) fn read_back(site: &Site, image: &Image) -> Result<Unpacked> {
 }
 
 /// Builds the same sources with nothing cached, and compares what was pushed.
-pub(super) fn build_again(site: &Site, image: &Image) -> Result<()> {
+pub(super) fn build_again(site: &Site<'_>, image: &Image) -> Result<()> {
     let data = site.path("data-again");
     make_empty(&data)?;
     let (repository, _) = image.name.rsplit_once(':').unwrap_or((&image.name, ""));
@@ -72,7 +72,7 @@ pub(super) fn build_again(site: &Site, image: &Image) -> Result<()> {
         .env("ROADSTEAD_DATA", &data)
         .args(["build", "--quiet", "--push", "-t", &name]);
     build.args(["--ca-bundle", CA_BUNDLE]).arg(site.path("source"));
-    capture(&mut build)?;
+    capture(&mut site.take(&mut build))?;
     let inspected = inspect(site, &name, false)?;
     let digest = string(&inspected, "/Digest")?;
     println!("first:  {}", image.digest);
@@ -84,7 +84,7 @@ pub(super) fn build_again(site: &Site, image: &Image) -> Result<()> {
 }
 
 /// What skopeo says of an image in the registry, or of its configuration.
-fn inspect(site: &Site, image: &str, config: bool) -> Result<Value> {
+fn inspect(site: &Site<'_>, image: &str, config: bool) -> Result<Value> {
     let mut skopeo = program("skopeo");
     skopeo.args(["inspect", "--tls-verify=false", "--creds", &site.login]);
     if config {
@@ -95,7 +95,7 @@ fn inspect(site: &Site, image: &str, config: bool) -> Result<Value> {
 }
 
 /// Fails when a mount, a process or a temporary directory of the build is still there.
-pub(super) fn nothing_is_left(site: &Site) -> Result<()> {
+pub(super) fn nothing_is_left(site: &Site<'_>) -> Result<()> {
     let directory = site.path("");
     let directory = directory.to_string_lossy();
     let mounts =

@@ -16,7 +16,7 @@ use super::proof::Unpacked;
 use super::site::Site;
 
 /// Starts the service as the image's configuration says, prints its answers, and ends it.
-pub(super) fn ask(site: &Site, image: &Unpacked) -> Result<()> {
+pub(super) fn ask(site: &Site<'_>, image: &Unpacked) -> Result<()> {
     let port = free_port()?;
     let mut command = in_root(image)?;
     for variable in strings(&image.config, "/config/Env") {

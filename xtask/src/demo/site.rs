@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cage::Cage;
 use crate::command::{capture, program};
 use crate::error::{Result, TaskError};
 use crate::server::{Moto, Registry};
@@ -19,7 +20,8 @@ pub(super) const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const PREPARE_ACCOUNT: &str = r#"
 import base64, boto3
 ecr = boto3.client("ecr")
-ecr.create_repository(repositoryName="my-node-app")
+for name in "my-node-app", "roadstead":
+    ecr.create_repository(repositoryName=name)
 token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
 print(base64.b64decode(token).decode())
 "#;
@@ -31,11 +33,18 @@ my $salt = join "", map { (".", "/", 0..9, "A".."Z", "a".."z")[rand 64] } 1..22;
 print "$user:", crypt($password, "\$2y\$05\$$salt"), "\n";
 "#;
 
+/// Where everything of the demo is.
+pub(super) fn directory() -> PathBuf {
+    target().join("demo")
+}
+
 /// Everything that runs, and where its files are.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct Site<'a> {
     directory: PathBuf,
     binary: PathBuf,
+    /// Where roadstead runs, if not on the machine as it is.
+    cage: Option<&'a Cage<'a>>,
     /// Stands for ECR: asks for the login that moto gives.
     pub(super) ecr: Registry,
     /// Stands for the public registry: anyone may read.
@@ -45,10 +54,10 @@ pub(super) struct Site {
     pub(super) login: String,
 }
 
-impl Site {
+impl<'a> Site<'a> {
     /// Starts the servers and writes the configuration, all below `target/demo`.
-    pub(super) fn start(binary: PathBuf, programs: &Path) -> Result<Self> {
-        let directory = target().join("demo");
+    pub(super) fn start(binary: PathBuf, cage: Option<&'a Cage<'a>>, programs: &Path) -> Result<Self> {
+        let directory = directory();
         make(&directory)?;
         let moto = Moto::start(programs, &directory.join("moto.log"))?;
         let mut prepare = program(programs.join("python"));
@@ -76,6 +85,7 @@ impl Site {
         Ok(Self {
             directory,
             binary,
+            cage,
             ecr,
             mirror,
             moto,
@@ -99,6 +109,22 @@ impl Site {
             .env("DOCKER_CONFIG", self.path("docker"))
             .env_remove("DOCKER_HOST");
         command
+    }
+
+    /// Takes a command of `roadstead` to where it runs.
+    pub(super) fn take(&self, command: &mut Command) -> Command {
+        match self.cage {
+            Some(cage) => cage.inside(command),
+            None => {
+                let none = program("true");
+                std::mem::replace(command, none)
+            }
+        }
+    }
+
+    /// The binary, to be put into an image.
+    pub(super) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The name under which others reach an image of the private registry, and its tag or digest.

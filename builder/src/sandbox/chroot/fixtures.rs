@@ -194,8 +194,12 @@ impl Fixtures {
             (Some(home), true) => move_home(&placed.parent, &placed.name, home)?,
             (Some(home), false) => self.search(placed, &now, home)?,
             (None, true) => self.throw_away(&placed.parent, &placed.name)?,
-            // Wherever the command has moved it, it stays the command's.
-            (None, false) => {}
+            // Nothing of a mount comes into a layer, wherever the command has moved it.
+            (None, false) => {
+                if let Some((parent, name)) = self.found(placed, &now)? {
+                    self.throw_away(&parent, &name)?;
+                }
+            }
         }
         if let Some(aside) = &placed.aside {
             if placed.parent.metadata(&placed.name)?.is_some() {
@@ -219,20 +223,30 @@ impl Fixtures {
             // All it held is removed, as on a mount; there is an empty one again.
             return Ok(std::fs::create_dir(home).map_err(|e| FileError::new("create directory", home, e))?);
         }
+        match self.found(placed, now)? {
+            Some((parent, name)) => move_home(&parent, &name, home),
+            None => Err(gone("was moved away by the command")),
+        }
+    }
+
+    /// Where in the root something is now that was put elsewhere.
+    fn found(&self, placed: &Placed, now: &Stat) -> Result<Option<(Dir, OsString)>, SandboxError> {
         let link = format!("/proc/self/fd/{}", placed.handle.as_raw_fd());
         let path = std::fs::read_link(link).map_err(|e| SandboxError::system("find what was lent", e))?;
-        let below = path
-            .strip_prefix(self.root.path())
-            .map_err(|_| gone("was moved away by the command"))?;
-        let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
-            return Err(gone("was moved away by the command"));
+        let root = std::fs::canonicalize(self.root.path()).map_err(|e| SandboxError::system("look up the root", e))?;
+        let Ok(below) = path.strip_prefix(root) else {
+            return Ok(None);
         };
-        let parent = self.root.plain_dir(parent)?;
+        let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
+            return Ok(None);
+        };
+        // What was removed has a path that names nothing.
+        let Ok(parent) = self.root.plain_dir(parent) else {
+            return Ok(None);
+        };
         let found = parent.metadata(name)?;
-        match found.is_some_and(|found| (found.st_dev, found.st_ino) == (now.st_dev, now.st_ino)) {
-            true => move_home(&parent, name, home),
-            false => Err(gone("was moved away by the command")),
-        }
+        let is_it = found.is_some_and(|found| (found.st_dev, found.st_ino) == (now.st_dev, now.st_ino));
+        Ok(is_it.then(|| (parent, name.to_owned())))
     }
 
     /// Removes a directory that was made, unless the command has put something there.

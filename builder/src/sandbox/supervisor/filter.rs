@@ -52,6 +52,12 @@ const PROCESSES_OR_OWN: &[libc::c_long] = &[
     libc::SYS_sched_setattr,
     libc::SYS_migrate_pages,
     libc::SYS_get_robust_list,
+    libc::SYS_getpgid,
+    libc::SYS_getsid,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_getscheduler,
+    libc::SYS_sched_getparam,
+    libc::SYS_sched_getattr,
 ];
 
 /// Other calls that need an answer.
@@ -60,10 +66,21 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_setpriority,
     libc::SYS_ioprio_set,
     libc::SYS_uname,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
 ];
 
-/// Devices that a command may make nodes of: null, zero, full, random, urandom, tty, console, ptmx, and none (an overlay's whiteout).
-const DEVICES: [u32; 9] = [0x103, 0x105, 0x107, 0x108, 0x109, 0x500, 0x501, 0x502, 0];
+/// Devices that a command may make nodes of: null, zero, full, random, urandom, tty, ptmx, and none (an overlay's whiteout).
+const DEVICES: [u32; 8] = [0x103, 0x105, 0x107, 0x108, 0x109, 0x500, 0x502, 0];
 
 /// What a command may do with the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +179,10 @@ pub(crate) fn program(net: Net, paths: bool, lent: bool) -> Vec<libc::sock_filte
             program.verdict(NOTIFY);
         });
     }
+    // Queues of messages have names that the whole container shares.
+    for call in [libc::SYS_mq_open, libc::SYS_mq_unlink] {
+        program.on(call, errno(libc::ENOSYS));
+    }
     network(&mut program, net, paths);
     #[cfg(target_arch = "x86_64")]
     program.on_with(libc::SYS_mknod, |program| devices(program, 1));
@@ -179,17 +200,19 @@ fn network(program: &mut Program, net: Net, answered: bool) {
     program.on_with(libc::SYS_socket, |program| {
         program.load_argument(0);
         for (family, verdict) in [
+            (libc::AF_UNIX, ALLOW),
             (libc::AF_INET, inet),
             (libc::AF_INET6, inet),
-            // Past the network's own rules: a packet socket would hear what the builder says, the others speak to the hypervisor.
+            (libc::AF_NETLINK, ALLOW),
+            (libc::AF_ALG, ALLOW),
+            // It would hear what the builder says.
             (libc::AF_PACKET, errno(libc::EPERM)),
-            (libc::AF_VSOCK, errno(libc::EAFNOSUPPORT)),
-            (libc::AF_XDP, errno(libc::EAFNOSUPPORT)),
         ] {
             program.push(JUMP_EQUAL, family.cast_unsigned(), 0, 1);
             program.verdict(verdict);
         }
-        program.verdict(ALLOW);
+        // Others go past the fence, over TCP of their own or to the hypervisor.
+        program.verdict(errno(libc::EAFNOSUPPORT));
     });
     if net == Net::Open {
         return;

@@ -4,6 +4,7 @@
 mod answers;
 pub(super) mod filter;
 mod ids;
+mod ipc;
 pub(super) mod lent;
 mod listener;
 mod made;
@@ -20,12 +21,14 @@ pub(super) use processes::Processes;
 use super::SandboxError;
 use crate::beneath::FileError;
 use answers::Place;
+use ipc::{Family, Ipc};
 use lent::Lent;
 use listener::{Answer, Call, Listener};
 use memory::Memory;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use stand::Stand;
+use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use tree::World;
@@ -67,6 +70,7 @@ pub(super) struct Supervisor {
     secrets: Vec<Secret>,
     lent: Vec<Lent>,
     made: made::Made,
+    ipc: Ipc,
 }
 
 impl Supervisor {
@@ -95,10 +99,12 @@ impl Supervisor {
             secrets,
             lent,
             made: made::Made::default(),
+            ipc: Ipc::default(),
             world: World {
                 processes: Processes::new(),
                 root: canonical,
                 hostname: hostname.to_owned(),
+                short_names: HashSet::new(),
                 proc: open(proc).map_err(failed(proc))?,
                 sys: open(Path::new("/sys")).ok(),
             },
@@ -157,6 +163,15 @@ impl Supervisor {
             libc::SYS_uname => self.uname(call),
             libc::SYS_socket => self.socket(call),
             libc::SYS_connect => self.connect(call),
+            libc::SYS_shmget => self.ipc.get(call, Family::Memory),
+            libc::SYS_semget => self.ipc.get(call, Family::Semaphores),
+            libc::SYS_msgget => self.ipc.get(call, Family::Messages),
+            libc::SYS_shmat => self.ipc.with(call, Family::Memory),
+            libc::SYS_semop | libc::SYS_semtimedop => self.ipc.with(call, Family::Semaphores),
+            libc::SYS_msgsnd | libc::SYS_msgrcv => self.ipc.with(call, Family::Messages),
+            libc::SYS_shmctl => self.ipc.control(call, Family::Memory),
+            libc::SYS_semctl => self.ipc.control(call, Family::Semaphores),
+            libc::SYS_msgctl => self.ipc.control(call, Family::Messages),
             libc::SYS_kill => self.kill(call),
             libc::SYS_ptrace => self.ptrace(call),
             libc::SYS_setpriority | libc::SYS_ioprio_set => self.priority(call),

@@ -5,7 +5,6 @@
 
 use super::Supervisor;
 use super::listener::{Answer, Call};
-use super::processes::owner;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -22,6 +21,16 @@ const ENDPOINTS_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
 ];
 
+/// Protocols whose packets come to the socket that they are for, and its filter: by default, TCP, UDP, UDP-Lite and both ICMPs.
+const PROTOCOLS: [i32; 6] = [
+    0,
+    libc::IPPROTO_TCP,
+    libc::IPPROTO_UDP,
+    libc::IPPROTO_UDPLITE,
+    libc::IPPROTO_ICMP,
+    libc::IPPROTO_ICMPV6,
+];
+
 /// Where the network header begins, for a filter on a socket.
 const NETWORK_HEADER: u32 = 0xfff0_0000;
 
@@ -30,12 +39,12 @@ impl Supervisor {
     pub(super) fn socket(&self, call: &Call) -> Answer {
         let number = |at: usize| i32::try_from(call.args[at] & 0xffff_ffff).unwrap_or(-1);
         let (family, kind, protocol) = (number(0), number(1), number(2));
-        let Some(owner) = owner(call.thread) else {
+        // It would hear and say what it likes, also in the builder's connections.
+        if kind & 0xf == libc::SOCK_RAW {
             return Errno::PERM.into();
-        };
-        // What the supervisor may and the caller may not.
-        if owner.uid != 0 && kind & 0xf == libc::SOCK_RAW {
-            return Errno::PERM.into();
+        }
+        if !PROTOCOLS.contains(&protocol) {
+            return Errno::PROTONOSUPPORT.into();
         }
         match fenced_socket(family, kind, protocol) {
             Ok(file) => Answer::Descriptor {

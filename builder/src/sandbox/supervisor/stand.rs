@@ -22,7 +22,6 @@ pub(super) struct Stand {
     root: Dir,
     /// Whether there is one: before, no process can be in it.
     pub(super) is_used: bool,
-    short_names: HashMap<i32, OsString>,
 }
 
 enum Entry {
@@ -36,7 +35,6 @@ impl Stand {
         Ok(Self {
             root: Dir::open(root)?,
             is_used: false,
-            short_names: HashMap::new(),
         })
     }
 
@@ -44,12 +42,7 @@ impl Stand {
     pub(super) fn show(&mut self, world: &World, caller: Caller, inside: &Inside) -> Result<Dir, FileError> {
         self.is_used = true;
         let dir = self.open(inside)?;
-        let mut wanted = as_user(caller.owner, || entries(world, inside));
-        if inside.tree == Tree::Proc && inside.parts.is_empty() {
-            for (process, name) in &self.short_names {
-                wanted.insert(name.clone(), Entry::Link(process.to_string().into()));
-            }
-        }
+        let wanted = as_user(caller.owner, || entries(world, inside));
         let there: HashSet<OsString> = dir.names()?.into_iter().collect();
         for name in &there {
             if !wanted.get(name).is_some_and(|entry| is_there(&dir, name, entry)) {
@@ -89,10 +82,7 @@ impl Stand {
     }
 
     /// Gives a process a name in /proc that is as long as `self`, which cannot stand for several processes at once.
-    pub(super) fn short_name(&mut self, process: i32) -> Result<OsString, FileError> {
-        if let Some(known) = self.short_names.get(&process) {
-            return Ok(known.clone());
-        }
+    pub(super) fn short_name(&self, process: i32) -> Result<OsString, FileError> {
         let mut rest = process.unsigned_abs() as usize;
         let mut name = Vec::with_capacity(SHORT);
         for _ in 0..SHORT {
@@ -105,7 +95,6 @@ impl Stand {
         if proc.metadata(&name)?.is_none() {
             proc.create_link(&name, OsStr::new(&process.to_string()))?;
         }
-        self.short_names.insert(process, name.clone());
         Ok(name)
     }
 }

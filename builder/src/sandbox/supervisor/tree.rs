@@ -7,6 +7,7 @@ use super::processes::{Owner, Processes, process_of};
 use crate::sandbox::plan::MASKED;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -45,10 +46,14 @@ pub(super) struct World {
     /// The root's path outside, with which the kernel's links begin.
     pub(super) root: PathBuf,
     pub(super) hostname: String,
+    /// Names that were written in place of `self`, each as good as it.
+    pub(super) short_names: HashSet<Vec<u8>>,
     pub(super) proc: OwnedFd,
     pub(super) sys: Option<OwnedFd>,
 }
 
+/// What tells of others, where there are no namespaces, or of the machine's keys.
+const NOT_ITS_OWN: [&str; 2] = ["proc/sysrq-trigger", "proc/sysvipc"];
 /// Files about a process that it may write as well.
 const WRITABLE: [&[u8]; 5] = [
     b"comm",
@@ -82,6 +87,7 @@ impl World {
         let thread = caller.thread.to_string().into_bytes();
         let own: Vec<Vec<u8>> = match first.as_slice() {
             b"self" => of_caller(&[])?,
+            name if self.short_names.contains(name) => of_caller(&[])?,
             b"thread-self" => of_caller(&[b"task", &thread])?,
             b"mounts" | b"net" => of_caller(&[first])?,
             _ => return self.named(caller, inside, follows),
@@ -295,7 +301,7 @@ pub(super) fn real(inside: &Inside) -> PathBuf {
 /// Tells whether a container would not see it.
 pub(super) fn is_masked(inside: &Inside) -> bool {
     let path = Path::new(inside.tree.name()).join(below(inside));
-    MASKED.iter().any(|masked| path.starts_with(masked)) || path.starts_with("proc/sysrq-trigger")
+    MASKED.iter().any(|masked| path.starts_with(masked)) || NOT_ITS_OWN.iter().any(|other| path.starts_with(other))
 }
 
 /// What a process reads of its mounts: those that a container has.
