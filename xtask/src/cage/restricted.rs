@@ -22,7 +22,7 @@ ENV A=b
 ";
 const COMMAND: &str = "FROM debian\nRUN true\n";
 /// What the refusal must speak of.
-const SAID: &str = "sandbox";
+const SAID: &str = "cannot run commands here";
 
 /// Builds both; an error tells what is not as it should be.
 pub(super) fn run(site: &Site, at: Place<'_>) -> Result<()> {

@@ -63,8 +63,8 @@ pub(super) fn run(rounds: Option<u64>, seed: Option<u64>) -> Result<()> {
     let cage = site.cage(Kind::Plain, None)?;
     let yard = Yard::open(&site, &cage)?;
     let mut draw = Draw::new(seed);
-    let begun = Instant::now();
     yard.fresh()?;
+    let begun = Instant::now();
     let wanted = yard.build(&secret(&mut draw))?;
     let whole = begun.elapsed();
     let mut killed = 0;
@@ -179,19 +179,22 @@ impl<'a> Yard<'a> {
             .stderr(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        std::thread::sleep(moment);
         // The eldest of those that have the variable is the build itself.
-        let builder = self.cage.processes_with(&mark)?.first().copied();
-        let Some(builder) = builder else {
-            // The client may still be on its way, or all is over.
-            return build.wait().map(|status| !status.success()).map_err(failed);
+        let builder = loop {
+            if let Some(builder) = self.cage.processes_with(&mark)?.first() {
+                break *builder;
+            }
+            if let Some(status) = build.try_wait().map_err(failed)? {
+                return Err(TaskError::new(format!("a build ended before it was seen: {status}")));
+            }
         };
+        std::thread::sleep(moment);
         let target = if is_group {
             format!("-{}", group_of(builder)?)
         } else {
             builder.to_string()
         };
-        let was_killed = succeeds(program("sh").args(["-c", "kill -KILL -- \"$1\"", "sh", &target]));
+        let was_killed = succeeds(program("sh").args(["-c", "kill -s KILL -- \"$1\"", "sh", &target]));
         let ended_well = build.wait().map_err(failed)?.success();
         self.nothing_runs()?;
         Ok(was_killed && !ended_well)
