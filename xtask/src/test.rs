@@ -1,5 +1,6 @@
 //! `cargo xtask test`: formatting, lints and all tests, with the real servers they need, and a part of the conformance run.
 
+use crate::cage;
 use crate::command::run;
 use crate::conformance;
 use crate::error::Result;
@@ -48,5 +49,7 @@ pub(crate) fn run_all() -> Result<()> {
     println!("==> some of them out of every kind of cache");
     conformance::run(&["--caches", "--sample", CACHED, "--seed", SEED])?;
     println!("==> some random Dockerfiles");
-    conformance::run(&["--random", RANDOM, "--seed", SEED])
+    conformance::run(&["--random", RANDOM, "--seed", SEED])?;
+    println!("==> where nothing can be mounted");
+    cage::run(&["--short"])
 }

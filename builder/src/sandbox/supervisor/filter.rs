@@ -201,7 +201,7 @@ fn network(program: &mut Program, net: Net, answered: bool) {
     program.on_with(libc::SYS_socket, |program| {
         program.load_argument(0);
         for (family, verdict) in [
-            (libc::AF_UNIX, ALLOW),
+            (libc::AF_UNIX, if inet == NOTIFY { NOTIFY } else { ALLOW }),
             (libc::AF_INET, inet),
             (libc::AF_INET6, inet),
             (libc::AF_NETLINK, ALLOW),
@@ -218,8 +218,10 @@ fn network(program: &mut Program, net: Net, answered: bool) {
     if net == Net::Open {
         return;
     }
-    if answered {
-        program.on(libc::SYS_connect, NOTIFY);
+    for call in [libc::SYS_connect, libc::SYS_listen, libc::SYS_bind] {
+        if inet == NOTIFY {
+            program.on(call, NOTIFY);
+        }
     }
     // Data in the first packet would arrive without an answer.
     for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {

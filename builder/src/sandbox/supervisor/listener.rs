@@ -63,6 +63,11 @@ impl Listener {
         self.0.as_fd()
     }
 
+    /// The same listener for another thread.
+    pub(super) fn again(&self) -> Result<Self, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.0, 3).map(Self)
+    }
+
     /// Takes the next call. `None` when the thread that made it is gone.
     pub(super) fn receive(&self) -> Result<Option<Call>, SandboxError> {
         // SAFETY: all bytes of a notification may be zero, as the kernel wants them to be.

@@ -25,6 +25,7 @@ use ipc::{Family, Ipc};
 use lent::Lent;
 use listener::{Answer, Call, Listener};
 use memory::Memory;
+use network::Sockets;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use stand::Stand;
@@ -71,6 +72,7 @@ pub(super) struct Supervisor {
     lent: Vec<Lent>,
     made: made::Made,
     ipc: Ipc,
+    sockets: Sockets,
 }
 
 impl Supervisor {
@@ -101,6 +103,7 @@ impl Supervisor {
             lent,
             made: made::Made::default(),
             ipc: Ipc::default(),
+            sockets: Sockets::default(),
             world: World {
                 processes: Processes::new(),
                 root: canonical,
@@ -121,8 +124,14 @@ impl Supervisor {
     /// Takes one call, and answers it.
     pub(super) fn serve(&mut self) -> Result<(), SandboxError> {
         if let Some(call) = self.listener.receive()? {
-            let answer = self.answer(&call);
-            self.listener.answer(&call, answer);
+            let answer = match call.number {
+                // The one call that may wait for others.
+                libc::SYS_connect => self.connect(&call),
+                _ => Some(self.answer(&call)),
+            };
+            if let Some(answer) = answer {
+                self.listener.answer(&call, answer);
+            }
         }
         Ok(())
     }
@@ -165,7 +174,8 @@ impl Supervisor {
             libc::SYS_execveat => self.run(call, at(directory, a[1], flagged(a[4]))),
             libc::SYS_uname => self.uname(call),
             libc::SYS_socket => self.socket(call),
-            libc::SYS_connect => self.connect(call),
+            libc::SYS_listen => self.listen(call),
+            libc::SYS_bind => self.bind(call),
             libc::SYS_shmget => self.ipc.get(call, Family::Memory),
             libc::SYS_semget => self.ipc.get(call, Family::Semaphores),
             libc::SYS_msgget => self.ipc.get(call, Family::Messages),
