@@ -27,6 +27,13 @@ use std::sync::Arc;
 /// Mode of a new tmpfs, unless it hides a directory of the image, whose mode it then has.
 const TMPFS_MODE: u32 = 0o1777;
 
+/// Owner and mode of what nothing is said about.
+const PLAIN: Access = Access {
+    uid: 0,
+    gid: 0,
+    mode: 0o755,
+};
+
 /// Where the sockets of SSH agents appear, as with BuildKit; their number follows.
 const AGENT_SOCKET: &str = "/run/buildkit/ssh_agent.";
 
@@ -283,6 +290,7 @@ impl Wanted {
                 let tree = Tree::rootfs(rootfs.path())?;
                 let selected = tree.select(source, &Choice::default())?;
                 copy_into(&tree, &selected, directory)?;
+                give(directory, access_of(&selected, PLAIN))?;
                 single_file(&selected)
             }
         };
@@ -541,13 +549,8 @@ fn single_file(selected: &[Selected]) -> Option<PathBuf> {
 
 /// A cache that begins with a directory's files has its owner and mode, unless the mount says others.
 fn access_of(selected: &[Selected], access: Access) -> Access {
-    let plain = Access {
-        uid: 0,
-        gid: 0,
-        mode: 0o755,
-    };
     let top = selected.first().and_then(|one| one.entries.first());
-    match top.filter(|top| top.file_type.is_dir() && access == plain) {
+    match top.filter(|top| top.file_type.is_dir() && access == PLAIN) {
         Some(top) => Access {
             uid: top.uid,
             gid: top.gid,

@@ -121,10 +121,24 @@ impl Listener {
 
     /// Gives the thread a descriptor of its own, whose number is what its call returns.
     fn give(&self, call: &Call, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+        let flags = u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).unwrap_or_default();
+        match self.add(call, file, close_on_exec, flags) {
+            // The thread is gone, or was interrupted: it asks again if it lives.
+            Err(Errno::NOENT) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Gives the thread a descriptor, and tells its number. The call still waits for its answer.
+    pub(super) fn give_only(&self, call: &Call, file: &OwnedFd, close_on_exec: bool) -> Result<i32, Errno> {
+        self.add(call, file, close_on_exec, 0)
+    }
+
+    fn add(&self, call: &Call, file: &OwnedFd, close_on_exec: bool, flags: u32) -> Result<i32, Errno> {
         // SAFETY: all bytes of the request may be zero.
         let mut raw: libc::seccomp_notif_addfd = unsafe { std::mem::zeroed() };
         raw.id = call.id;
-        raw.flags = u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).unwrap_or_default();
+        raw.flags = flags;
         raw.srcfd = file.as_raw_fd().cast_unsigned();
         raw.newfd_flags = if close_on_exec {
             libc::O_CLOEXEC.cast_unsigned()
@@ -135,13 +149,8 @@ impl Listener {
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const raw) };
         match result {
             // The number of the new descriptor.
-            0.. => Ok(()),
-            _ => match Errno::from_io_error(&io::Error::last_os_error()) {
-                // The thread is gone, or was interrupted: it asks again if it lives.
-                Some(Errno::NOENT) => Ok(()),
-                Some(error) => Err(error),
-                None => Err(Errno::IO),
-            },
+            0.. => Ok(result),
+            _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The fence around the machine's own endpoints: the services that give a machine's credentials to whoever asks on it.
 //!
-//! A command's sockets are made by the supervisor, which keeps its own handle of a stream until that is connected, and connects it itself,
-//! to the address as it was when it was looked at: another thread may change it a moment later. No filter on the socket would do, since
-//! kernels may want CAP_NET_ADMIN for one.
+//! A command's sockets are made by the supervisor, with a filter on them that drops whatever such an endpoint sends and cannot be taken
+//! off: however it is tried, no answer comes. Where the kernel wants CAP_NET_ADMIN for a filter, the supervisor keeps its own handle of a
+//! stream until that is connected, and connects it itself, to the address as it was when it was looked at: another thread may change it a
+//! moment later. Datagrams are not looked at then; the endpoints speak TCP.
 
 use super::Supervisor;
 use super::ids::as_user;
 use super::listener::{Answer, Call, Listener};
-use super::processes::owner;
+use super::processes::{owner, process_of};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -60,7 +61,14 @@ enum Socket {
 
 /// A command's sockets, by their inodes. One that is not among them came of another, and is connected.
 #[derive(Debug, Default)]
-pub(super) struct Sockets(HashMap<u64, Arc<Mutex<Socket>>>);
+pub(super) struct Sockets {
+    all: HashMap<u64, Arc<Mutex<Socket>>>,
+    /// Under which number a process was given a stream last: for one that hides its open files.
+    given: HashMap<(i32, i32), u64>,
+}
+
+/// Where the network header begins, for a filter on a socket.
+const NETWORK_HEADER: u32 = 0xfff0_0000;
 
 impl Supervisor {
     /// socket(2).
@@ -84,16 +92,27 @@ impl Supervisor {
             return Errno::PROTONOSUPPORT.into();
         }
         match self.make_socket(family, kind, protocol, is_stream) {
-            Ok(file) => Answer::Descriptor {
-                file,
-                close_on_exec: kind & libc::SOCK_CLOEXEC != 0,
-            },
+            Ok(file) => self.given(call, file, kind & libc::SOCK_CLOEXEC != 0),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Notes under which number the command has a socket.
+    fn given(&mut self, call: &Call, file: OwnedFd, close_on_exec: bool) -> Answer {
+        let inode = rustix::fs::fstat(&file).map(|stat| stat.st_ino);
+        match self.listener.give_only(call, &file, close_on_exec) {
+            Ok(number) => {
+                if let (Ok(inode), Some(process)) = (inode, process_of(call.thread)) {
+                    self.sockets.given.insert((process, number), inode);
+                }
+                Answer::Value(number.into())
+            }
             Err(error) => error.into(),
         }
     }
 
     fn make_socket(&mut self, family: i32, kind: i32, protocol: i32, is_stream: bool) -> Result<OwnedFd, Errno> {
-        if self.sockets.0.len() % MANY == MANY - 1 {
+        if self.sockets.all.len() % MANY == MANY - 1 {
             self.forget_closed(None);
         }
         // SAFETY: numbers go in and a number comes out.
@@ -104,22 +123,23 @@ impl Supervisor {
         // SAFETY: the kernel has just made this descriptor for us, and nobody else owns it.
         let own = unsafe { OwnedFd::from_raw_fd(number) };
         let inode = rustix::fs::fstat(&own)?.st_ino;
-        if !is_stream {
-            self.sockets.0.insert(inode, Arc::new(Mutex::new(Socket::Other)));
+        let is_filtered = family != libc::AF_UNIX && attach_filter(&own).is_ok();
+        if !is_stream || is_filtered {
+            self.sockets.all.insert(inode, Arc::new(Mutex::new(Socket::Other)));
             return Ok(own);
         }
         let theirs = rustix::io::fcntl_dupfd_cloexec(&own, 3)?;
-        self.sockets.0.insert(inode, Arc::new(Mutex::new(Socket::Fresh(own))));
+        self.sockets.all.insert(inode, Arc::new(Mutex::new(Socket::Fresh(own))));
         Ok(theirs)
     }
 
     /// connect(2).
     pub(super) fn connect(&mut self, call: &Call) -> Option<Answer> {
-        let Some(inode) = inode(call, super::i32_of(call.args[0])) else {
-            // No socket, which the kernel says.
-            return Some(Answer::Continue);
+        let inode = match self.inode(call) {
+            Ok(inode) => inode,
+            Err(error) => return Some(error.into()),
         };
-        let Some(socket) = self.sockets.0.get(&inode).map(Arc::clone) else {
+        let Some(socket) = self.sockets.all.get(&inode).map(Arc::clone) else {
             return Some(Errno::ISCONN.into());
         };
         let state = std::mem::replace(
@@ -136,7 +156,12 @@ impl Supervisor {
             }
             Socket::Other => {
                 put(Socket::Other);
-                return Some(Answer::Continue);
+                // For one with a filter this is for speed alone: nobody is to wait in vain.
+                let is_vain = self.address(call).is_ok_and(|address| is_of_endpoint(&address));
+                return Some(match is_vain {
+                    true => Errno::CONNREFUSED.into(),
+                    false => Answer::Continue,
+                });
             }
         };
         let address = match self.address(call) {
@@ -181,7 +206,7 @@ impl Supervisor {
 
     /// listen(2): it is no stream to connect any more, and ends when the command closes it.
     pub(super) fn listen(&self, call: &Call) -> Answer {
-        let known = inode(call, super::i32_of(call.args[0])).and_then(|inode| self.sockets.0.get(&inode));
+        let known = self.inode(call).ok().and_then(|inode| self.sockets.all.get(&inode));
         if let Some(socket) = known {
             let mut state = socket.lock().unwrap_or_else(PoisonError::into_inner);
             if matches!(*state, Socket::Fresh(_)) {
@@ -193,7 +218,7 @@ impl Supervisor {
 
     /// bind(2): an address must not be taken by what the command has closed.
     pub(super) fn bind(&mut self, call: &Call) -> Answer {
-        let own = inode(call, super::i32_of(call.args[0]));
+        let own = self.inode(call).ok();
         self.forget_closed(own);
         Answer::Continue
     }
@@ -205,7 +230,7 @@ impl Supervisor {
         };
         if !self
             .sockets
-            .0
+            .all
             .iter()
             .any(|(inode, socket)| Some(*inode) != but && is_fresh(socket))
         {
@@ -214,8 +239,31 @@ impl Supervisor {
         let open: std::collections::HashSet<u64> =
             self.world.processes.list().into_iter().flat_map(open_sockets).collect();
         self.sockets
-            .0
+            .all
             .retain(|inode, socket| Some(*inode) == but || !is_fresh(socket) || open.contains(inode));
+    }
+
+    /// The inode of the socket that a call's first argument is. A process that has changed its user hides its files; it is taken at the
+    /// number that it was given.
+    fn inode(&self, call: &Call) -> Result<u64, Errno> {
+        let number = super::i32_of(call.args[0]);
+        let read = || rustix::fs::readlink(format!("/proc/{}/fd/{number}", call.thread), Vec::new());
+        let link = match read() {
+            Err(Errno::ACCESS | Errno::PERM) => match as_user(owner(call.thread).ok_or(Errno::SRCH)?, read) {
+                Err(Errno::ACCESS | Errno::PERM) => {
+                    let process = process_of(call.thread).ok_or(Errno::SRCH)?;
+                    let given = self.sockets.given.get(&(process, number));
+                    return given.copied().ok_or(Errno::ACCESS);
+                }
+                link => link,
+            },
+            link => link,
+        };
+        match link {
+            Ok(link) => link.to_str().ok().and_then(inode_in).ok_or(Errno::NOTSOCK),
+            Err(Errno::NOENT) => Err(Errno::BADF),
+            Err(error) => Err(error),
+        }
     }
 
     fn address(&mut self, call: &Call) -> Result<Vec<u8>, Errno> {
@@ -260,16 +308,6 @@ fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// The inode of the socket that a descriptor of the caller's is.
-fn inode(call: &Call, descriptor: i32) -> Option<u64> {
-    let read = || rustix::fs::readlink(format!("/proc/{}/fd/{descriptor}", call.thread), Vec::new());
-    let link = match read() {
-        Err(Errno::ACCESS | Errno::PERM) => as_user(owner(call.thread)?, read).ok()?,
-        link => link.ok()?,
-    };
-    inode_in(link.to_str().ok()?)
-}
-
 fn inode_in(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
@@ -285,6 +323,66 @@ fn open_sockets(process: i32) -> Vec<u64> {
         let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         links.filter_map(|link| inode_in(link.to_str()?)).collect()
     })
+}
+
+/// Puts a filter on a socket, for good: packets that come from an endpoint are dropped.
+fn attach_filter(socket: &OwnedFd) -> Result<(), Errno> {
+    let filter = filter();
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).unwrap_or_default(),
+        filter: filter.as_ptr().cast_mut(),
+    };
+    let locked: libc::c_int = 1;
+    let set = |option: libc::c_int, value: *const libc::c_void, size: usize| {
+        let size = libc::socklen_t::try_from(size).unwrap_or_default();
+        // SAFETY: the kernel reads `size` bytes at `value`, which are there and live through the call, as does what they point to.
+        match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) } {
+            0 => Ok(()),
+            _ => Err(last_error()),
+        }
+    };
+    let size = size_of::<libc::sock_fprog>();
+    set(libc::SO_ATTACH_FILTER, std::ptr::from_ref(&program).cast(), size)?;
+    set(
+        libc::SO_LOCK_FILTER,
+        std::ptr::from_ref(&locked).cast(),
+        size_of::<libc::c_int>(),
+    )
+}
+
+/// Makes the filter's program.
+fn filter() -> Vec<libc::sock_filter> {
+    const LD_WORD: u16 = 0x20;
+    const LD_BYTE: u16 = 0x30;
+    const SHIFT: u16 = 0x74;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let mut program = Vec::new();
+    let mut push = |code: u16, k: u32, jt: u8, jf: u8| program.push(libc::sock_filter { code, jt, jf, k });
+    push(LD_BYTE, NETWORK_HEADER, 0, 0);
+    push(SHIFT, 4, 0, 0);
+    let v4 = u8::try_from(ENDPOINTS_V4.len() * 2 + 2).unwrap_or(u8::MAX);
+    push(JUMP_EQUAL, 4, 0, v4);
+    push(LD_WORD, NETWORK_HEADER + 12, 0, 0);
+    for endpoint in ENDPOINTS_V4 {
+        push(JUMP_EQUAL, endpoint.to_bits(), 0, 1);
+        push(RETURN, 0, 0, 0);
+    }
+    push(RETURN, u32::MAX, 0, 0);
+    for endpoint in ENDPOINTS_V6 {
+        let words = endpoint.to_bits().to_be_bytes();
+        for (at, word) in words.chunks(4).enumerate() {
+            let word = word.try_into().map_or(0, u32::from_be_bytes);
+            let at = u32::try_from(at).unwrap_or_default();
+            push(LD_WORD, NETWORK_HEADER + 8 + 4 * at, 0, 0);
+            // To the next endpoint when a word differs.
+            let left = u8::try_from((3 - at) * 2 + 1).unwrap_or_default();
+            push(JUMP_EQUAL, word, 0, left);
+        }
+        push(RETURN, 0, 0, 0);
+    }
+    push(RETURN, u32::MAX, 0, 0);
+    program
 }
 
 /// Tells whether a sockaddr is that of an endpoint.
@@ -332,5 +430,41 @@ mod tests {
         assert_eq!(address(&[1, 0, 47]), None);
         assert_eq!(inode_in("socket:[123]"), Some(123));
         assert_eq!(inode_in("pipe:[123]"), None);
+    }
+
+    /// Runs the filter's program on the head of a packet.
+    fn passes(packet: &[u8]) -> bool {
+        let program = filter();
+        let (mut at, mut value) = (0, 0u32);
+        loop {
+            let one = program[at];
+            let offset = one.k.wrapping_sub(NETWORK_HEADER) as usize;
+            at += 1;
+            match one.code {
+                0x20 => value = u32::from_be_bytes(packet[offset..offset + 4].try_into().unwrap()),
+                0x30 => value = u32::from(packet[offset]),
+                0x74 => value >>= one.k,
+                0x15 => at += usize::from(if value == one.k { one.jt } else { one.jf }),
+                _ => return one.k != 0,
+            }
+        }
+    }
+
+    #[test]
+    fn packets_of_endpoints_are_dropped() {
+        let v4 = |source: Ipv4Addr| {
+            let mut packet = vec![0x45; 20];
+            packet[12..16].copy_from_slice(&source.octets());
+            packet
+        };
+        let v6 = |source: Ipv6Addr| {
+            let mut packet = vec![0x60; 40];
+            packet[8..24].copy_from_slice(&source.octets());
+            packet
+        };
+        assert!(passes(&v4(Ipv4Addr::new(169, 254, 169, 253))) && passes(&v4(Ipv4Addr::LOCALHOST)));
+        assert!(passes(&v6(Ipv6Addr::LOCALHOST)) && passes(&v6("fd00:ec2::253".parse().unwrap())));
+        assert!(ENDPOINTS_V4.iter().all(|one| !passes(&v4(*one))));
+        assert!(ENDPOINTS_V6.iter().all(|one| !passes(&v6(*one))));
     }
 }
