@@ -27,7 +27,11 @@ pub(super) fn run(workshop: &Workshop, options: &Options) -> Result<String> {
     let context = workshop.turns.join("w1");
     workload::make_w1(&context)?;
     let seed = seeds::debian(workshop)?;
-    let docker = Docker::start(&workshop.directory, &workshop.turns.join("cage-docker"))?;
+    let docker = Docker::start_with(
+        &workshop.directory,
+        &workshop.turns.join("cage-docker"),
+        &[&workshop.turns],
+    )?;
     let cage = Cage::start(&docker, &workshop.directory, &workshop.turns, Kind::Plain)?;
     cage.install(Some(&workshop.roadstead))?;
     let outside = |command: &Command| copy(command);
