@@ -99,6 +99,7 @@ fn remove_abandoned(parent: &Path) -> Result<(), FileError> {
         let Ok(lock) = dir.open_file(&lock_name) else { continue };
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
             && is_named(&dir, &lock_name, &lock)?
+            && !is_held(&dir, name)
         {
             remove(&dir, name);
         }
@@ -139,6 +140,14 @@ fn is_named(dir: &Dir, name: &OsStr, lock: &File) -> Result<bool, FileError> {
         .metadata()
         .map_err(|e| FileError::new("stat", dir.path().join(name), e))?;
     Ok((named.st_dev, named.st_ino) == (held.dev(), held.ino()))
+}
+
+/// Tells whether a supervisor of a build that is dead still takes back what it has lent a command.
+fn is_held(dir: &Dir, name: &str) -> bool {
+    let Ok(directory) = dir.plain_dir(Path::new(name)) else {
+        return false;
+    };
+    rustix::fs::flock(directory.descriptor(), FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
 /// Removes a scratch directory and its lock. What cannot be removed (files of ids not mapped now) is left for a build that can.

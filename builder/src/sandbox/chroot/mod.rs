@@ -70,6 +70,7 @@ pub(super) fn supervise() -> Result<i32, SandboxError> {
     let builder = input()?;
     let text = receive_plan(&builder)?;
     let plan = Plan::read(&text)?;
+    let _held = hold(&plan)?;
     prepare_self()?;
     let signals = signals()?;
     let mut root = root::Prepared::new(&plan)?;
@@ -83,6 +84,16 @@ pub(super) fn supervise() -> Result<i32, SandboxError> {
     let report = serde_json::to_vec(&report).map_err(|e| SandboxError::Setup(e.to_string()))?;
     std::fs::write(report_path(&plan), report).map_err(system("write the report"))?;
     Ok(status)
+}
+
+/// Keeps the build's scratch directory from being removed while something is lent out of it: the builder may be killed, and the next one
+/// removes what it has left.
+fn hold(plan: &Plan) -> Result<std::fs::File, SandboxError> {
+    let scratch = plan.aside.ancestors().nth(2).unwrap_or(&plan.aside);
+    let failed = |e| crate::beneath::FileError::new("hold", scratch, e);
+    let directory = std::fs::File::open(scratch).map_err(failed)?;
+    directory.lock_shared().map_err(failed)?;
+    Ok(directory)
 }
 
 /// Makes orphans of the command this process's children, and keeps this process from being looked into.

@@ -99,10 +99,11 @@ impl World {
                 b"mounts" | b"net" => [b"self/", first.as_slice()].concat(),
                 _ => own.join(&b'/'),
             };
-            return Ok(Target::Link {
-                real: real(inside),
-                text,
-            });
+            let real = match self.short_names.contains(first) {
+                true => PathBuf::from("/proc/self"),
+                false => real(inside),
+            };
+            return Ok(Target::Link { real, text });
         }
         let parts = own.into_iter().chain(rest.iter().cloned()).collect();
         let inside = Inside {
