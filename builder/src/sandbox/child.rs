@@ -3,7 +3,7 @@
 //! `inner` is process 1 of its pid namespace; it sets up the root, drops everything, and becomes the command. The processes before it
 //! are [`guard`]'s.
 
-use super::plan::{CAPABILITIES, MASKED, MOUNT_POINT_DIRS, Mount, Plan};
+use super::plan::{CAPABILITIES, DEVICE_LINKS, MASKED, MOUNT_POINT_DIRS, Mount, Plan};
 use super::{CHILD_NAME, FAILURE_MARK, SETUP_FAILED, SandboxError, Ulimit, chroot, guard, identity, seccomp};
 use crate::beneath::{Dir, FileError};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -278,14 +278,7 @@ fn mount_dev(dev: &Path, shm_size: u64) -> Result<(), SandboxError> {
         std::fs::File::create(&target).map_err(system("make a device file"))?;
         rustix::mount::mount_bind(Path::new("/dev").join(name), &target).map_err(system("show a device"))?;
     }
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
-        ("core", "/proc/kcore"),
-    ] {
+    for (name, target) in DEVICE_LINKS {
         std::os::unix::fs::symlink(target, dev.join(name)).map_err(system("make a link in /dev"))?;
     }
     let shm = format!("mode=1777,size={shm_size}");

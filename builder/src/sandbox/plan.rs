@@ -164,3 +164,13 @@ pub(super) const MASKED: [&str; 12] = [
     "sys/devices/virtual/powercap",
     "sys/firmware",
 ];
+
+/// The links of /dev: name, and where it leads.
+pub(super) const DEVICE_LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+    ("core", "/proc/kcore"),
+];

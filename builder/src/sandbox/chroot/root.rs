@@ -3,7 +3,7 @@
 use super::fixtures::{Fixtures, Report, real_directory};
 use crate::beneath::{Dir, Owner, kind};
 use crate::sandbox::SandboxError;
-use crate::sandbox::plan::{MOUNT_POINT_DIRS, Mount, Plan};
+use crate::sandbox::plan::{DEVICE_LINKS, MOUNT_POINT_DIRS, Mount, Plan};
 use crate::sandbox::supervisor::Secret;
 use crate::sandbox::supervisor::lent::Lent;
 use rustix::fs::{FileType, Mode, OFlags, makedev};
@@ -18,14 +18,6 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("random", 1, 8),
     ("urandom", 1, 9),
     ("tty", 5, 0),
-];
-const LINKS: [(&str, &str); 6] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-    ("core", "/proc/kcore"),
 ];
 const SHARED_MODE: u32 = 0o1777;
 
@@ -172,7 +164,7 @@ fn fill_dev(dev: &Dir) -> Result<(), SandboxError> {
             makedev(major, minor),
         )?;
     }
-    for (name, target) in LINKS {
+    for (name, target) in DEVICE_LINKS {
         dev.create_link(OsStr::new(name), OsStr::new(target))?;
     }
     for (name, mode) in [("pts", 0o755), ("shm", SHARED_MODE), ("mqueue", SHARED_MODE)] {
